@@ -1,0 +1,47 @@
+# kvmstat: POSIX make
+.POSIX:
+
+CC = cc
+PREFIX = /usr/local
+BINDIR = $(PREFIX)/bin
+MANDIR = $(PREFIX)/share/man
+CFLAGS = -O2
+STRICT = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+
+all: kvmstat
+
+kvmstat: kvmstat.c
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
+
+tests/guest: tests/guest.c
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/guest.c
+
+# What the tests run; see tests/check
+check: all tests/guest
+	tests/check
+
+bench: all tests/guest
+	tests/bench
+
+demo: all tests/guest
+	tests/demo
+
+lint:
+	clang-format --dry-run --Werror kvmstat.c tests/*.c
+	mandoc -Tlint -Wstyle kvmstat.1
+	shellcheck tests/check tests/bench tests/demo .ci/run
+
+install: all
+	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	cp kvmstat $(DESTDIR)$(BINDIR)/kvmstat
+	chmod 755 $(DESTDIR)$(BINDIR)/kvmstat
+	cp kvmstat.1 $(DESTDIR)$(MANDIR)/man1/kvmstat.1
+	chmod 644 $(DESTDIR)$(MANDIR)/man1/kvmstat.1
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/kvmstat $(DESTDIR)$(MANDIR)/man1/kvmstat.1
+
+clean:
+	rm -rf kvmstat tests/guest tests/unit tests/build
+
+.PHONY: all check bench demo lint install uninstall clean

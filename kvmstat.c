@@ -1,0 +1,2311 @@
+/*
+ * kvmstat - vmstat for virtual machines
+ *
+ * Shows, every interval, what each virtual CPU of a KVM host did: its exits and
+ * their reasons, the interrupts injected, the instructions emulated.  It enables
+ * the kernel's kvm trace events in a tracefs instance of its own, reads each
+ * CPU's raw buffer, puts the events in the order of their time stamps and counts
+ * them by process and vCPU.  kvmstat(1) is the contract.
+ *
+ * Copyright (c) 2026 The kvmstat authors
+ *
+ * Permission to use, copy, modify, and/or distribute this software for any
+ * purpose with or without fee is hereby granted, provided that the above
+ * copyright notice and this permission notice appear in all copies.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH
+ * REGARD TO THIS SOFTWARE INCLUDING ALL IMPLIED WARRANTIES OF MERCHANTABILITY
+ * AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT,
+ * INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM
+ * LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT, NEGLIGENCE OR
+ * OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR
+ * PERFORMANCE OF THIS SOFTWARE.
+ */
+
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VERSION "1.0"
+
+#define NSEC 1000000000u          /* nanoseconds a second */
+#define MIN_INTERVAL (NSEC / 100) /* nanoseconds: 0.01 s */
+#define MAX_INTERVAL 1000000u     /* seconds: 11 days */
+#define DEFAULT_KIB 2048          /* -b: of buffer for each CPU */
+#define TRACEFS_MAGIC 0x74726163  /* statfs(2): f_type */
+#define DEBUGFS_MAGIC 0x64626720  /* the same; here because musl-gcc has no linux/magic.h */
+#define MAX_KIB (1u << 30)        /* -b: 1 TiB; the kernel refuses less than that itself */
+#define NAP (NSEC / 50)           /* nanoseconds between two looks at busy buffers ... */
+#define SHORT_NAP (NSEC / 1000)   /* ... for ATTENTIVE after a virtual machine was made ... */
+#define ATTENTIVE (NSEC / 10)     /* ... in nanoseconds; ... */
+#define EAGER 20                  /* ... the first so many looks are not delayed at all */
+#define HEADER_EVERY 20           /* reports of one row under one header */
+#define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
+#define BIRTHS 4096               /* thread creations remembered */
+#define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
+
+/*
+ * Types
+ */
+
+/* What is counted, in the order of the columns. */
+enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTERS };
+
+/* Fields of trace events that are read; field_names[] has their names. */
+enum field_name {
+    COMMON_PID,
+    VCPU_ID,
+    EXIT_REASON,
+    ISA,
+    INFO1,
+    RET,
+    ESR_EC,
+    REASON,
+    ERRNO,
+    PID,
+    NFIELDS
+};
+
+/* Where a value is in an event, or on a sub-buffer's header. */
+struct field {
+    size_t offset; /* bytes from the start */
+    size_t size;   /* bytes: 1, 2, 4 or 8; 0 if there is no such field */
+};
+
+/* A page of a per-CPU buffer as events/header_page describes it. */
+struct page_layout {
+    struct field time;   /* the time stamp that the first event's delta adds to */
+    struct field commit; /* length of the data, and the COMMIT flags */
+    size_t data;         /* where the events start */
+    size_t size;         /* of the page in all, bytes */
+};
+
+/* A place in a sub-buffer. */
+struct subbuf {
+    const uint8_t *data; /* the events */
+    size_t size;         /* bytes of them */
+    size_t at;           /* offset of the next one */
+    uint64_t time;       /* of the last one, in the trace clock's nanoseconds */
+    bool missed;         /* events were lost just before this sub-buffer */
+};
+
+/* An event. */
+struct record {
+    uint64_t time;       /* its stamp, in the trace clock's nanoseconds */
+    const uint8_t *data; /* its fields, common_type first */
+    size_t size;         /* bytes of them */
+};
+
+/* A virtual CPU: a row of the report. */
+struct vcpu {
+    long id;                   /* its number, or UNKNOWN */
+    int64_t counts[NCOUNTERS]; /* since the last report; see count_mmio for negative ones */
+};
+
+/* A process that has virtual machines, or had them when it was last heard of. */
+struct guest {
+    int pid;             /* the process (not the thread) */
+    char *name;          /* -n: the guest's name, as bytes; else NULL */
+    struct vcpu **vcpus; /* in order of their numbers */
+    size_t nvcpus;       /* how many */
+    bool alive;          /* the process still has vCPUs */
+    bool look;           /* one of its threads' vCPUs is being looked for */
+};
+
+/* What a thread's last exit allows its next event to say of it. */
+enum last_exit {
+    SETTLED,         /* nothing more */
+    MOVES_FROM_EPTV, /* it counts as eptv, but moves to mmiox if kvm_mmio follows */
+    MOVES,           /* it has no column, but moves to mmiox if kvm_mmio follows */
+    USER_MMIO        /* kvm_userspace_exit: MMIO, whose instruction may not be over */
+};
+
+/* A thread that runs vCPUs, by the common_pid of its events. */
+struct thread {
+    int tid;                    /* its id */
+    struct guest *guest;        /* its process */
+    struct vcpu *vcpu;          /* the vCPU that it ran last; NULL while that is not known */
+    int64_t *counts;            /* where its events count: in vcpu, or in pending */
+    int64_t pending[NCOUNTERS]; /* counts that no event has given to a vCPU yet */
+    long seen;                  /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
+    bool told;                  /* its events carry the vCPU's number */
+    bool fresh;                 /* new since vCPUs were last looked for */
+    bool active;                /* it had an event since the last report */
+    enum last_exit last_exit;   /* what its next event may change */
+    uint64_t exit_time;         /* the last exit's stamp */
+    struct stream *exit_stream; /* where the last exit was read */
+};
+
+/* A virtual machine, by its directory in debugfs. */
+struct vm {
+    ino_t inode;         /* the directory's: a new machine of the same name has another */
+    nlink_t links;       /* the directory's: changes when a vCPU is added */
+    char name[32];       /* the directory's: PID-FD */
+    struct guest *guest; /* its process; NULL if that cannot be told */
+};
+
+/* A CPU's events. */
+struct stream {
+    int cpu;               /* its number */
+    int fd;                /* trace_pipe_raw */
+    uint8_t *page;         /* the sub-buffer being read; NULL before the first */
+    struct subbuf subbuf;  /* the place in it */
+    struct record next;    /* the next event, if has_next */
+    bool has_next;         /* there is one */
+    uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
+    uint64_t lost;         /* events lost since the last report */
+    uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
+    struct thread *thread; /* that of the last event: most often the next one's too */
+};
+
+/* A growing text. */
+struct text {
+    char *s;      /* its bytes, no NUL after them */
+    size_t size;  /* how many */
+    size_t space; /* how many fit */
+};
+
+/* The columns of a line; the counters' are between these, in their order. */
+enum {
+    COLUMN_TIME,
+    COLUMN_PID,
+    COLUMN_VCPU,
+    FIRST_COUNT,
+    COLUMN_NAME = FIRST_COUNT + NCOUNTERS,
+    NCOLUMNS
+};
+
+/* A column. */
+struct column {
+    const char *name;    /* its header */
+    size_t width;        /* at least, in characters; text is to the right */
+    char before;         /* what stands between it and the column before, or a blank */
+    const char *meaning; /* for -h */
+};
+
+/* A trace event that kvmstat can count. */
+struct event_type {
+    const char *name; /* under events/ */
+    /* counts event r of thread t, read from s */
+    void (*count)(
+        struct thread *t, const struct event_type *type, const struct record *r, struct stream *s);
+    bool wanted;                  /* the columns need it on this host */
+    struct field fields[NFIELDS]; /* where its fields are */
+};
+
+/* How an exit reason is counted. */
+struct reason {
+    uint64_t code;        /* the reason's number */
+    enum counter counter; /* its column */
+};
+
+/* What the user asked for. */
+static struct {
+    bool no_header;    /* -H */
+    bool names;        /* -n */
+    char stamp;        /* -T: `d', `u' or 0 */
+    uint64_t kib;      /* -b: of buffer for each CPU */
+    int *pids;         /* -p */
+    size_t npids;      /* how many; 0 for all processes */
+    uint64_t interval; /* nanoseconds */
+    int decimals;      /* that interval was given with */
+    uint64_t count;    /* reports; 0 for ever */
+} options = {.kib = DEFAULT_KIB, .interval = NSEC};
+
+/* The places in trace.polls. */
+enum { POLL_STDOUT, POLL_NEW_VMS, FIRST_STREAM };
+
+/* The tracefs instance. */
+static struct {
+    int tracefs;             /* directory of the file system, or -1 */
+    int instances;           /* directory of all instances, or -1 */
+    char name[32];           /* this instance's directory in it */
+    int hold;                /* its tracing_on: while it is open nobody can remove the instance */
+    int life;                /* the pipe that ends when this process does, or -1 */
+    pid_t janitor;           /* the process that then removes the instance; 0 before */
+    struct page_layout page; /* its sub-buffers */
+    struct stream *streams;  /* its CPUs */
+    size_t nstreams;         /* how many */
+    struct pollfd *polls;    /* stdout, then new_vms, then a stream each */
+    int new_vms;             /* inotify: readable when a virtual machine was made; or -1 */
+    struct stream **heap;    /* room for nstreams: those with an event to count */
+    bool lossy;              /* some report lost events */
+} trace = {.tracefs = -1, .instances = -1, .hold = -1, .life = -1, .new_vms = -1};
+
+/* Everything that is known of guests. */
+static struct {
+    struct guest **guests;   /* in order of pid */
+    size_t nguests;          /* how many */
+    struct thread **threads; /* open hash table by tid */
+    size_t nthreads;         /* how many */
+    size_t space;            /* slots of the table, a power of two */
+    bool fresh;              /* a thread is new since vCPUs were last looked for */
+    int debugfs;             /* directory kvm of debugfs, or -1 */
+    struct vm *vms;          /* in order of inode */
+    size_t nvms;             /* how many */
+    struct {
+        int tid;      /* the thread that was created */
+        int parent;   /* the thread of the same process that created it */
+    } births[BIRTHS]; /* by tid modulo BIRTHS */
+} world = {.debugfs = -1};
+
+/* The signal that asks for the end, or 0. */
+static volatile sig_atomic_t signalled;
+
+/*
+ * Tables
+ */
+
+/* In the order of a line; time is there with -T only, and name with -n. */
+static const struct column columns[NCOLUMNS] = {
+    [COLUMN_TIME] = {"time", 0, ' ', "the end of the interval (-T)"},
+    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
+    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
+    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "of these: the guest halted"},
+    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "of these: an interrupt for the host came"},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "of these: the guest can take an interrupt again"},
+    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "of these: port I/O"},
+    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "of these: memory-mapped I/O"},
+    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
+    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
+    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
+    [COLUMN_NAME] = {"name", 0, ' ', "the guest's name (-n)"},
+};
+
+static const char *const field_names[NFIELDS] = {
+    [COMMON_PID] = "common_pid",
+    [VCPU_ID] = "vcpu_id",
+    [EXIT_REASON] = "exit_reason",
+    [ISA] = "isa",
+    [INFO1] = "info1",
+    [RET] = "ret",
+    [ESR_EC] = "esr_ec",
+    [REASON] = "reason",
+    [ERRNO] = "errno",
+    [PID] = "pid",
+};
+
+/* VMX: exit_reason's low 16 bits, where isa is 1.  Intel SDM, volume 3, appendix C. */
+static const struct reason vmx_reasons[] = {
+    {1, IRQX}, {7, IRQWX}, {12, HALTX}, {30, IOX}, {48, EPTV}, {49, MMIOX}, {0, NCOUNTERS}};
+
+/* SVM: exit_reason.  AMD64 APM, volume 2, appendix C.  0xa6 is an idle halt. */
+static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, HALTX},
+    {0xa6, HALTX}, {0x7b, IOX}, {0x400, EPTV}, {0, NCOUNTERS}};
+
+/* arm64: esr_ec of a trap.  Arm ARM, ESR_ELx.EC: WFx, instruction abort, data abort. */
+static const struct reason arm64_reasons[] = {
+    {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
+
+/* kvm_userspace_exit: reason, a KVM_EXIT number of linux/kvm.h. */
+static const struct reason user_reasons[] = {
+    {2, IOX}, {5, HALTX}, {6, MMIOX}, {7, IRQWX}, {0, NCOUNTERS}};
+
+#define SVM_NPF 0x400        /* exit_reason: nested page fault */
+#define SVM_NPF_RESERVED 0x8 /* in info1: a reserved bit was set, as KVM marks MMIO */
+#define ARM64_IRQ 0          /* ret's low byte: an interrupt */
+#define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
+#define USER_IO 2            /* KVM_EXIT_IO */
+#define USER_MMIO_REASON 6   /* KVM_EXIT_MMIO */
+
+static void count_exit(
+    struct thread *, const struct event_type *, const struct record *, struct stream *);
+static void count_user_exit(
+    struct thread *, const struct event_type *, const struct record *, struct stream *);
+static void count_irq(
+    struct thread *, const struct event_type *, const struct record *, struct stream *);
+static void count_emulation(
+    struct thread *, const struct event_type *, const struct record *, struct stream *);
+static void count_mmio(
+    struct thread *, const struct event_type *, const struct record *, struct stream *);
+
+/* The events, by which the code knows them; choose_events() picks those that are needed. */
+enum event {
+    KVM_EXIT,
+    KVM_ENTRY,
+    KVM_USERSPACE_EXIT,
+    KVM_INJ_VIRQ,
+    KVM_EMULATE_INSN,
+    KVM_MMIO,
+    TASK_NEWTASK,
+    NEVENTS
+};
+
+static struct event_type events[NEVENTS] = {
+    [KVM_EXIT] = {.name = "kvm/kvm_exit", .count = count_exit},
+    [KVM_ENTRY] = {.name = "kvm/kvm_entry"},
+    [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit", .count = count_user_exit},
+    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq", .count = count_irq},
+    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn", .count = count_emulation},
+    [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = count_mmio},
+    [TASK_NEWTASK] = {.name = "task/task_newtask"},
+};
+
+/* By common_type: the event's index in events[] plus one, or 0. */
+static uint8_t event_of_id[UINT16_MAX + 1];
+
+/* Names that monitors give their vCPU threads: a number between these. */
+static const struct {
+    const char *before;               /* the number */
+    const char *after;                /* the number */
+} thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
+    {"fc_vcpu ", ""},                 /* Firecracker */
+    {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
+
+/*
+ * Small helpers.  They touch nothing but their operands.
+ */
+
+static _Noreturn void leave(int status);
+
+/* Prints one line of error to stderr and ends kvmstat with status 1. */
+__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+{
+    char line[PATH_MAX + 256];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    fprintf(stderr, "kvmstat: %s\n", line);
+    leave(1);
+}
+
+/* realloc() for n objects of the given size, which ends kvmstat if there is no memory. */
+static void *resize(void *p, size_t n, size_t size)
+{
+    void *q = n > SIZE_MAX / size ? NULL : realloc(p, n * size);
+
+    if (q == NULL)
+        fail("out of memory");
+    return q;
+}
+
+/* A new object of the given size, all zero. */
+static void *create(size_t size)
+{
+    return memset(resize(NULL, 1, size), 0, size);
+}
+
+/* The time of clock, in nanoseconds. */
+static uint64_t now(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NSEC), .tv_nsec = (long)(ns % NSEC)};
+}
+
+/* The unsigned number in host order at p, of 1, 2, 4 or 8 bytes; the commonest first. */
+static uint64_t load(const uint8_t *p, size_t size)
+{
+    uint64_t u64;
+    uint32_t u32;
+    uint16_t u16;
+
+    if (size == sizeof(u32))
+        return memcpy(&u32, p, sizeof(u32)), u32;
+    if (size == sizeof(u64))
+        return memcpy(&u64, p, sizeof(u64)), u64;
+    if (size == sizeof(u16))
+        return memcpy(&u16, p, sizeof(u16)), u16;
+    return size == 1 ? *p : 0;
+}
+
+/*
+ * Parses the digits at *s, at least one, up to max; sets *s behind them.  False
+ * if there are none or the number is larger.
+ */
+static bool parse_digits(const char **s, uint64_t max, uint64_t *value)
+{
+    const char *p = *s;
+
+    for (*value = 0; isdigit((unsigned char)*p); p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (*value > (max - digit) / 10)
+            return false;
+        *value = *value * 10 + digit;
+    }
+    if (p == *s)
+        return false;
+    *s = p;
+    return true;
+}
+
+/* Parses s, all digits, up to INT_MAX; -1 if it is anything else. */
+static int parse_int(const char *s)
+{
+    uint64_t value;
+
+    return parse_digits(&s, INT_MAX, &value) && *s == '\0' ? (int)value : -1;
+}
+
+/* Makes room for size more bytes in t, and gives the place of the first. */
+static char *reserve(struct text *t, size_t size)
+{
+    if (t->space - t->size < size) {
+        t->space = (t->size + size) * 2;
+        t->s = resize(t->s, t->space, 1);
+    }
+    return t->s + t->size;
+}
+
+static void put_bytes(struct text *t, const char *s, size_t size)
+{
+    memcpy(reserve(t, size), s, size);
+    t->size += size;
+}
+
+/* Appends s, filled up with blanks on the left to width. */
+static void put_right(struct text *t, const char *s, size_t width)
+{
+    size_t size = strlen(s), blanks = size < width ? width - size : 0;
+
+    memset(reserve(t, blanks), ' ', blanks);
+    t->size += blanks;
+    put_bytes(t, s, size);
+}
+
+/* The decimal digits of value, with a NUL, in the end of buf; gives where they start. */
+static char *digits(uint64_t value, char buf[static 21])
+{
+    char *p = buf + 20;
+
+    *p = '\0';
+    do
+        *--p = (char)('0' + value % 10);
+    while ((value /= 10) != 0);
+    return p;
+}
+
+/*
+ * Reads the file path under directory dir, up to size - 1 bytes, and puts a NUL
+ * behind.  Gives the number of bytes, or -1 with errno.
+ */
+static ssize_t read_file(int dir, const char *path, char *buf, size_t size)
+{
+    int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+    size_t n = 0;
+    ssize_t r;
+
+    if (fd < 0)
+        return -1;
+    while ((r = read(fd, buf + n, size - 1 - n)) > 0)
+        n += (size_t)r;
+    int error = errno;
+    close(fd);
+    errno = error;
+    buf[n] = '\0';
+    return r < 0 ? -1 : (ssize_t)n;
+}
+
+/* Writes s to the existing file path under directory dir.  0, or -1 with errno. */
+static int write_file(int dir, const char *path, const char *s)
+{
+    int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+    size_t size = strlen(s);
+
+    if (fd < 0)
+        return -1;
+    ssize_t r = write(fd, s, size);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return r == (ssize_t)size ? 0 : -1;
+}
+
+/* opendir() of path under directory dir. */
+static DIR *open_dir(int dir, const char *path)
+{
+    int fd = openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+    if (d == NULL && fd >= 0)
+        close(fd);
+    return d;
+}
+
+/*
+ * Event formats.  Text in, offsets out.
+ */
+
+/*
+ * Takes the field descriptions in text (the file events/SYSTEM/EVENT/format, or
+ * events/header_page), one at a time: sets *name to the field's name, NUL-ended
+ * in place, and *f to where it is, and gives the text behind it; NULL if there is
+ * no further one.
+ */
+static char *next_field(char *text, char **name, struct field *f)
+{
+    char *line = strstr(text, "field:"), *end, *at, *size;
+
+    if (line == NULL || (end = strchr(line, '\n')) == NULL)
+        return NULL;
+    *end = '\0';
+    at = strstr(line, "offset:");
+    size = strstr(line, "size:");
+    *name = strchr(line, ';');
+    if (at == NULL || size == NULL || *name == NULL)
+        return NULL;
+    f->offset = strtoul(at + strlen("offset:"), NULL, 10);
+    f->size = strtoul(size + strlen("size:"), NULL, 10);
+    /* The name is the last word before the semicolon: "unsigned int vcpu_id;" */
+    **name = '\0';
+    while (*name > line && (isalnum((unsigned char)(*name)[-1]) || (*name)[-1] == '_'))
+        --*name;
+    return end + 1;
+}
+
+/* Sets type's fields, and gives its id, from its format, which is destroyed; -1: no format. */
+static int parse_format(struct event_type *type, char *text)
+{
+    char *id = strstr(text, "ID:"), *name;
+    struct field f;
+    long value = id == NULL ? -1 : strtol(id + 3, NULL, 10);
+
+    if (value < 1 || value > UINT16_MAX)
+        return -1;
+    while ((text = next_field(text, &name, &f)) != NULL) {
+        for (int i = 0; i < NFIELDS; i++) {
+            if (strcmp(name, field_names[i]) == 0 && f.offset < UINT16_MAX && f.size <= 8)
+                type->fields[i] = f;
+        }
+    }
+    return type->fields[COMMON_PID].size == 0 ? -1 : (int)value;
+}
+
+/* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
+static bool parse_header_page(struct page_layout *page, char *text)
+{
+    struct field f;
+    char *name;
+
+    *page = (struct page_layout){.size = 0};
+    while ((text = next_field(text, &name, &f)) != NULL) {
+        if (strcmp(name, "timestamp") == 0)
+            page->time = f;
+        else if (strcmp(name, "commit") == 0)
+            page->commit = f;
+        else if (strcmp(name, "data") == 0 && f.offset < 64 && f.size < 1u << 24) {
+            page->data = f.offset;
+            page->size = f.offset + f.size;
+        }
+    }
+    return page->time.size == 8 && page->time.offset + 8 <= page->data &&
+           (page->commit.size == 4 || page->commit.size == 8) &&
+           page->commit.offset + page->commit.size <= page->data && page->size > page->data;
+}
+
+/* The value of field f of event r; 0 if the event has no such field. */
+static uint64_t field_value(const struct record *r, struct field f)
+{
+    return f.offset + f.size > r->size ? 0 : load(r->data + f.offset, f.size);
+}
+
+/*
+ * Sub-buffers.  Pure: they read the bytes that they are given and nothing else.
+ * linux/ring_buffer.h has the layout of events, kernel/trace/ring_buffer.c that
+ * of the header.
+ */
+
+#define COMMIT_LENGTH 0xfffffu    /* commit: bytes of data */
+#define COMMIT_MISSED 0x80000000u /* commit: events were lost before this sub-buffer */
+
+#define TYPE_MASK 31u    /* an event header's low 5 bits ... */
+#define TYPE_PADDING 29u /* ... 1 to 28 are words of data, 0 has a length word */
+#define TYPE_TIME_EXTEND 30u
+#define TYPE_TIME_STAMP 31u
+#define TIME_SHIFT 27      /* bits of the time in an event header */
+#define TIME_STAMP_BITS 59 /* bits of an absolute time stamp */
+
+/* Starts on the sub-buffer in the size bytes at p.  False if its header cannot be true. */
+static bool subbuf_open(
+    struct subbuf *b, const uint8_t *p, size_t size, const struct page_layout *layout)
+{
+    if (size < layout->data)
+        return false;
+    /* The word may be sign-extended, so its flags are masked off, not subtracted. */
+    uint64_t commit = load(p + layout->commit.offset, layout->commit.size);
+    b->data = p + layout->data;
+    b->size = commit & COMMIT_LENGTH;
+    b->at = 0;
+    b->time = load(p + layout->time.offset, layout->time.size);
+    b->missed = (commit & COMMIT_MISSED) != 0;
+    return b->size <= size - layout->data;
+}
+
+/* Takes the next event.  1: *r is one; 0: there is no further one; -1: the bytes make no sense. */
+static int subbuf_next(struct subbuf *b, struct record *r)
+{
+    while (b->size - b->at >= 4) {
+        const uint8_t *body = b->data + b->at + 4;
+        size_t left = b->size - b->at - 4, length, skip = 0;
+        uint32_t header = (uint32_t)load(body - 4, 4), type = header & TYPE_MASK, word = 0;
+        uint64_t delta = header >> 5;
+
+        if (type != 0 && type < TYPE_PADDING) {
+            length = (size_t)type * 4;
+        } else if (type == TYPE_PADDING && delta == 0) {
+            return 0; /* the rest is empty */
+        } else {
+            if (left < 4)
+                return -1;
+            word = (uint32_t)load(body, 4);
+            length = type == 0 || type == TYPE_PADDING ? word : 4; /* the word included */
+            skip = 4;
+        }
+        if (length < skip || length > left)
+            return -1;
+        b->at += 4 + length;
+        if (type == TYPE_TIME_STAMP) /* its five highest bits have to come from the time before */
+            b->time = b->time >> TIME_STAMP_BITS << TIME_STAMP_BITS;
+        if (type >= TYPE_TIME_EXTEND)
+            delta += (uint64_t)word << TIME_SHIFT;
+        b->time += delta;
+        if (type < TYPE_PADDING) {
+            *r = (struct record){b->time, body + skip, length - skip};
+            return 1;
+        }
+    }
+    return b->at == b->size ? 0 : -1;
+}
+
+/*
+ * Guests, their vCPUs and the threads that run them.
+ */
+
+/* Guests' names: what their owners chose, as bytes. */
+
+/* The value of QEMU's -name operand: what follows guest=, or comes first; ,, is a comma. */
+static char *qemu_name(const char *s)
+{
+    char *name = create(strlen(s) + 1), *end = name;
+
+    for (bool first = true;; first = false) {
+        const char *value = s + strcspn(s, "=,");
+        bool plain = first && *value != '='; /* the first key is guest, and may be left out */
+        bool guest = strncmp(s, "guest=", 6) == 0;
+
+        value = plain ? s : *value == '=' ? value + 1 : value;
+        if (plain || guest)
+            end = name;
+        for (s = value; *s != '\0' && (*s != ',' || s[1] == ','); s++) {
+            if (*s == ',')
+                s++;
+            if (plain || guest)
+                *end++ = *s;
+        }
+        if (*s++ == '\0')
+            break;
+    }
+    *end = '\0';
+    return name;
+}
+
+/*
+ * The guest's name in its monitor's command line, size bytes of NUL-ended words
+ * and a NUL behind; NULL if there is none.
+ */
+static char *name_in_command(const char *command, size_t size)
+{
+    const char *slash = strrchr(command, '/'), *end = command + size;
+    bool qemu = strncmp(slash == NULL ? command : slash + 1, "qemu", 4) == 0;
+
+    for (const char *word = command; word < end; word += strlen(word) + 1) {
+        const char *next = word + strlen(word) + 1, *value = next < end ? next : NULL;
+        /* Firecracker and crosvm take --id NAME, --name NAME and the same with `='. */
+        const char *option = strncmp(word, "--id", 4) == 0     ? word + 4
+                             : strncmp(word, "--name", 6) == 0 ? word + 6
+                                                               : NULL;
+        if (strcmp(word, "-name") == 0 || (qemu && strcmp(word, "--name") == 0)) {
+            if (value != NULL)
+                return qemu_name(value);
+        } else if (option != NULL && *option == '=') {
+            return strdup(option + 1);
+        } else if (option != NULL && *option == '\0' && value != NULL) {
+            return strdup(value);
+        }
+    }
+    return NULL;
+}
+
+/* The name of pid's guest, else of the process, else `?', to be freed. */
+static char *name_of(int pid)
+{
+    static char command[1 << 17]; /* far more than monitors are given */
+    char path[64], *name = NULL;
+
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+    ssize_t size = read_file(AT_FDCWD, path, command, sizeof(command));
+    if (size > 0)
+        name = name_in_command(command, (size_t)size);
+    if (name != NULL && *name != '\0')
+        return name;
+    free(name);
+    snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+    if ((size = read_file(AT_FDCWD, path, command, sizeof(command))) > 0)
+        command[size - 1] = '\0'; /* the newline */
+    else
+        strcpy(command, "?");
+    if ((name = strdup(command)) == NULL)
+        fail("out of memory");
+    return name;
+}
+
+/* The place of pid in world.guests, or where it would be. */
+static size_t guest_index(int pid)
+{
+    size_t low = 0, high = world.nguests;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (world.guests[mid]->pid < pid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* The guest of process pid, new if need be. */
+static struct guest *guest_of(int pid)
+{
+    size_t i = guest_index(pid);
+
+    if (i < world.nguests && world.guests[i]->pid == pid)
+        return world.guests[i];
+    struct guest *g = create(sizeof(*g));
+    g->pid = pid;
+    if (options.names)
+        g->name = name_of(pid);
+    world.guests = resize(world.guests, world.nguests + 1, sizeof(struct guest *));
+    memmove(&world.guests[i + 1], &world.guests[i], (world.nguests - i) * sizeof(struct guest *));
+    world.nguests++;
+    return world.guests[i] = g;
+}
+
+/* The vCPU of g with the given number, new if need be. */
+static struct vcpu *vcpu_of(struct guest *g, long id)
+{
+    size_t low = 0, high = g->nvcpus;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (g->vcpus[mid]->id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low < g->nvcpus && g->vcpus[low]->id == id)
+        return g->vcpus[low];
+    struct vcpu *v = create(sizeof(*v));
+    v->id = id;
+    g->vcpus = resize(g->vcpus, g->nvcpus + 1, sizeof(struct vcpu *));
+    memmove(&g->vcpus[low + 1], &g->vcpus[low], (g->nvcpus - low) * sizeof(struct vcpu *));
+    g->nvcpus++;
+    return g->vcpus[low] = v;
+}
+
+/*
+ * The process of thread tid.  One that is gone already is found by what was seen
+ * of its creation; if nothing was, it was a process itself.
+ */
+static int process_of(int tid)
+{
+    /* Not endless, even where numbers came into use again. */
+    for (int generation = 0; generation < BIRTHS; generation++) {
+        char path[64], status[4096], *tgid;
+
+        snprintf(path, sizeof(path), "/proc/%d/status", tid);
+        if (read_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
+            (tgid = strstr(status, "\nTgid:")) != NULL)
+            return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+        if (world.births[tid % BIRTHS].tid != tid)
+            break;
+        tid = world.births[tid % BIRTHS].parent;
+    }
+    return tid;
+}
+
+/* The slot of tid in world.threads, or the empty one where it belongs. */
+static struct thread **thread_slot(int tid)
+{
+    size_t i = (uint32_t)tid * 2654435769u & (world.space - 1);
+
+    while (world.threads[i] != NULL && world.threads[i]->tid != tid)
+        i = (i + 1) & (world.space - 1);
+    return &world.threads[i];
+}
+
+/* Gives the table of threads the given number of slots, and leaves the dropped ones (tid 0) out. */
+static void rebuild_threads(size_t space)
+{
+    struct thread **old = world.threads;
+    size_t old_space = world.space;
+
+    world.threads = create(space * sizeof(struct thread *));
+    world.space = space;
+    world.nthreads = 0;
+    for (size_t i = 0; i < old_space; i++) {
+        if (old[i] != NULL && old[i]->tid == 0) {
+            free(old[i]);
+        } else if (old[i] != NULL) {
+            *thread_slot(old[i]->tid) = old[i];
+            world.nthreads++;
+        }
+    }
+    free(old);
+}
+
+/* The thread tid, new if need be. */
+static struct thread *thread_of(int tid)
+{
+    if (world.nthreads * 2 >= world.space)
+        rebuild_threads(world.space == 0 ? 64 : world.space * 2);
+    struct thread **slot = thread_slot(tid);
+    if (*slot == NULL) {
+        struct thread *t = create(sizeof(*t));
+        t->tid = tid;
+        t->guest = guest_of(process_of(tid));
+        t->counts = t->pending;
+        t->fresh = true;
+        world.fresh = true;
+        world.nthreads++;
+        *slot = t;
+    }
+    return *slot;
+}
+
+/* Gives the counts that t holds back to v. */
+static void settle(struct thread *t, struct vcpu *v)
+{
+    for (int i = 0; i < NCOUNTERS; i++)
+        v->counts[i] += t->pending[i];
+    memset(t->pending, 0, sizeof(t->pending));
+}
+
+/* An event says that t runs the vCPU with number id. */
+static void tell(struct thread *t, long id)
+{
+    if (t->told && t->vcpu->id == id)
+        return;
+    t->vcpu = vcpu_of(t->guest, id);
+    t->told = true;
+    settle(t, t->vcpu);
+    t->counts = t->vcpu->counts;
+}
+
+/* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
+static long vcpu_by_name(int tid)
+{
+    char path[64], comm[64];
+    uint64_t id;
+
+    snprintf(path, sizeof(path), "/proc/%d/comm", tid);
+    if (read_file(AT_FDCWD, path, comm, sizeof(comm)) <= 0)
+        return -1;
+    comm[strcspn(comm, "\n")] = '\0';
+    for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
+        size_t size = strlen(thread_names[i].before);
+        const char *p = comm + size;
+        if (strncmp(comm, thread_names[i].before, size) == 0 && parse_digits(&p, INT_MAX, &id) &&
+            strcmp(p, thread_names[i].after) == 0)
+            return (long)id;
+    }
+    return -1;
+}
+
+/* Notes, for each thread of m's guest, which of m's vCPUs debugfs says that it ran last. */
+static void see_threads(const struct vm *m)
+{
+    for (size_t i = 0; i < m->guest->nvcpus; i++) {
+        long id = m->guest->vcpus[i]->id;
+        char path[96], text[32];
+
+        snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
+        if (read_file(world.debugfs, path, text, sizeof(text)) <= 0)
+            continue;
+        struct thread *t = *thread_slot((int)strtol(text, NULL, 10));
+        if (t != NULL && t->guest == m->guest)
+            t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN;
+    }
+}
+
+/*
+ * Finds the vCPU of a thread whose events do not tell it, from what see_threads()
+ * noted, its name, or there being only one; gives the vCPU that what it counted
+ * up to now belongs to, or NULL if nothing tells.
+ */
+static struct vcpu *find_vcpu(struct thread *t)
+{
+    struct vcpu *before = t->vcpu;
+    long id = t->seen;
+
+    if (id == UNKNOWN || (id >= 0 && before != NULL && before->id != id)) {
+        /* It ran two of them: no event tells when it went from one to the other. */
+        t->vcpu = id == UNKNOWN ? NULL : vcpu_of(t->guest, id);
+        return NULL;
+    }
+    if (id < 0 && before != NULL)
+        return before;
+    if (id < 0)
+        id = vcpu_by_name(t->tid);
+    if (id < 0 && t->guest->nvcpus == 1)
+        id = t->guest->vcpus[0]->id;
+    if (id >= 0 && id != UNKNOWN)
+        t->vcpu = vcpu_of(t->guest, id);
+    return t->vcpu;
+}
+
+/*
+ * Which guests there are.  debugfs has a directory for each virtual machine, with
+ * one for each of its vCPUs; where it does not tell, the descriptors of processes
+ * do, which takes longer.
+ */
+
+/* Adds the vCPUs that process pid has descriptors of; false if it has none. */
+static bool scan_descriptors(int pid)
+{
+    static const char prefix[] = "anon_inode:kvm-vcpu:";
+    char path[64], link[64];
+    struct dirent *e;
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+    DIR *d = open_dir(AT_FDCWD, path);
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        ssize_t size = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
+        if (size <= 0)
+            continue;
+        link[size] = '\0';
+        int id = strncmp(link, prefix, strlen(prefix)) == 0 ? parse_int(link + strlen(prefix)) : -1;
+        if (id >= 0) {
+            vcpu_of(guest_of(pid), id);
+            found = true;
+        }
+    }
+    if (d != NULL)
+        closedir(d);
+    return found;
+}
+
+/* Adds the vCPUs of all processes, by their descriptors. */
+static void scan_processes(void)
+{
+    DIR *d = open_dir(AT_FDCWD, "/proc");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        int pid = parse_int(e->d_name);
+        if (pid > 0)
+            scan_descriptors(pid);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+static int compare_vms(const void *a, const void *b)
+{
+    const struct vm *x = a, *y = b;
+
+    return x->inode < y->inode ? -1 : x->inode > y->inode;
+}
+
+/* Adds the vCPUs that m's directory has to its guest. */
+static void scan_vcpus(const struct vm *m)
+{
+    DIR *d = open_dir(world.debugfs, m->name);
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        int id = strncmp(e->d_name, "vcpu", 4) == 0 ? parse_int(e->d_name + 4) : -1;
+        if (id >= 0)
+            vcpu_of(m->guest, id);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* Reads the directory kvm of debugfs anew. */
+static void scan_vms(void)
+{
+    DIR *d = open_dir(world.debugfs, ".");
+    struct vm *old = world.vms;
+    size_t nold = world.nvms;
+    struct dirent *e;
+    bool strange = false;
+
+    world.vms = NULL;
+    world.nvms = 0;
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        struct vm key = {.inode = e->d_ino};
+        struct stat st;
+        /* PID is the thread that created the machine. */
+        int tid = (int)strtol(e->d_name, NULL, 10);
+        if (tid <= 0 || strlen(e->d_name) >= sizeof(key.name) ||
+            fstatat(world.debugfs, e->d_name, &st, 0) != 0)
+            continue;
+        const struct vm *known =
+            nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
+        if (world.nvms % 64 == 0)
+            world.vms = resize(world.vms, world.nvms + 64, sizeof(*world.vms));
+        struct vm *m = &world.vms[world.nvms++];
+        *m = known != NULL && strcmp(known->name, e->d_name) == 0 ? *known : key;
+        if (m->name[0] == '\0') {
+            strcpy(m->name, e->d_name);
+            int pid = process_of(tid);
+            if (kill(pid, 0) == 0 || errno != ESRCH)
+                m->guest = guest_of(pid);
+            else
+                strange = true;
+        }
+        if (m->links != st.st_nlink && m->guest != NULL)
+            scan_vcpus(m);
+        m->links = st.st_nlink;
+    }
+    if (d != NULL)
+        closedir(d);
+    free(old);
+    if (world.nvms > 1)
+        qsort(world.vms, world.nvms, sizeof(*world.vms), compare_vms);
+    if (strange)
+        scan_processes(); /* the thread that created one is gone: another has it */
+}
+
+/* Adds all guests and their vCPUs. */
+static void scan_guests(void)
+{
+    if (world.debugfs >= 0)
+        scan_vms();
+    else
+        scan_processes();
+}
+
+/* Finds out which guests are still there. */
+static void check_guests(void)
+{
+    for (size_t i = 0; i < world.nguests; i++)
+        world.guests[i]->alive = false;
+    for (size_t i = 0; i < world.nvms; i++) {
+        struct guest *g = world.vms[i].guest;
+        /* A directory has two links, and one more for each vCPU. */
+        if (g != NULL && world.vms[i].links > 2 && !g->alive)
+            g->alive = kill(g->pid, 0) == 0 || errno != ESRCH;
+    }
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        if (!g->alive)
+            g->alive = scan_descriptors(g->pid);
+    }
+}
+
+/* Whether t's vCPU is to be looked for: its events do not tell it, and it counted or is fresh. */
+static bool is_looked_for(const struct thread *t, bool settling)
+{
+    return t != NULL && !t->told && (settling ? t->active : t->fresh);
+}
+
+/*
+ * Finds the vCPUs of the threads whose events do not tell them: of the fresh ones
+ * now, before they may be gone, or, if settling, of all that counted something,
+ * and gives their counts to them, or to the row `?'.
+ */
+static void find_vcpus(bool settling)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (is_looked_for(t, settling)) {
+            t->guest->look = any = true;
+            t->seen = -1;
+        }
+    }
+    if (any && !settling)
+        scan_guests(); /* a fresh thread's machine may be new, too */
+    for (size_t i = 0; i < world.nvms && any; i++) {
+        if (world.vms[i].guest != NULL && world.vms[i].guest->look)
+            see_threads(&world.vms[i]);
+    }
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL)
+            continue;
+        if (is_looked_for(t, settling)) {
+            struct vcpu *v = find_vcpu(t);
+            if (settling)
+                settle(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN));
+            t->guest->look = false;
+        }
+        t->fresh = false;
+    }
+    world.fresh = false;
+}
+
+static void free_guest(struct guest *g)
+{
+    for (size_t i = 0; i < world.nvms; i++) {
+        if (world.vms[i].guest == g)
+            world.vms[i].guest = NULL;
+    }
+    for (size_t i = 0; i < g->nvcpus; i++)
+        free(g->vcpus[i]);
+    free(g->vcpus);
+    free(g->name);
+    free(g);
+}
+
+/* Forgets guests that are gone, threads that are gone, and what was counted. */
+static void forget(void)
+{
+    size_t kept = 0, dropped = 0;
+
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL)
+            continue;
+        if (!t->guest->alive ||
+            (!t->active && syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
+            t->tid = 0;
+            dropped++;
+        }
+        t->active = false;
+    }
+    if (dropped != 0)
+        rebuild_threads(world.space);
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        if (!g->alive) {
+            free_guest(g);
+            continue;
+        }
+        world.guests[kept++] = g;
+        for (size_t j = 0; j < g->nvcpus; j++) {
+            for (int k = 0; k < NCOUNTERS; k++) {
+                /* A negative count waits until it can be paid; see count_mmio(). */
+                if (g->vcpus[j]->counts[k] > 0)
+                    g->vcpus[j]->counts[k] = 0;
+            }
+        }
+    }
+    world.nguests = kept;
+}
+
+/*
+ * Counting: what each event does.  No I/O.
+ */
+
+/* The column of the reason with the given code in table; NCOUNTERS if it has none. */
+static enum counter counter_of(const struct reason *table, uint64_t code)
+{
+    while (table->counter != NCOUNTERS && table->code != code)
+        table++;
+    return table->counter;
+}
+
+/* The column of kvm_exit r; NCOUNTERS if it has none. */
+static enum counter exit_counter(const struct event_type *type, const struct record *r)
+{
+    const struct field *f = type->fields;
+    uint64_t reason = field_value(r, f[EXIT_REASON]);
+
+    if (f[ESR_EC].size != 0) {
+        uint64_t exception = field_value(r, f[RET]) & 0xff; /* bit 31 is an SError's */
+        return exception == ARM64_IRQ    ? IRQX
+               : exception == ARM64_TRAP ? counter_of(arm64_reasons, field_value(r, f[ESR_EC]))
+                                         : NCOUNTERS;
+    }
+    if (f[ISA].size == 0)
+        return NCOUNTERS; /* an architecture whose reasons are not known here */
+    if (field_value(r, f[ISA]) == 1)
+        return counter_of(vmx_reasons, reason & 0xffff);
+    if (reason == SVM_NPF && (field_value(r, f[INFO1]) & SVM_NPF_RESERVED) != 0)
+        return MMIOX;
+    return counter_of(svm_reasons, reason);
+}
+
+static void count_exit(
+    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+{
+    enum counter c = exit_counter(type, r);
+
+    t->counts[EXITS]++;
+    if (c != NCOUNTERS)
+        t->counts[c]++;
+    t->last_exit = c == EPTV ? MOVES_FROM_EPTV : c == NCOUNTERS ? MOVES : SETTLED;
+    t->exit_time = r->time;
+    t->exit_stream = s;
+}
+
+/*
+ * kvm_mmio: the exit before it, which may have looked like a page fault or like
+ * nothing that has a column, was for MMIO.  It moves, but once only, and not if
+ * events that came in between may be lost.  If the exit stands in a report that
+ * is out already, eptv is negative now, shown as 0, and paid by the next.
+ */
+static void count_mmio(
+    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+{
+    (void)type;
+    (void)r;
+    if ((t->last_exit == MOVES || t->last_exit == MOVES_FROM_EPTV) && t->exit_time >= s->gap &&
+        t->exit_time >= t->exit_stream->gap) {
+        if (t->last_exit == MOVES_FROM_EPTV)
+            t->counts[EPTV]--;
+        t->counts[MMIOX]++;
+        t->last_exit = SETTLED;
+    }
+}
+
+/*
+ * The exit where there is no kvm_exit.  An instruction that goes on after MMIO (an
+ * access across two pages, OUTS from MMIO) goes to user space again without an
+ * exit of the guest, and without being emulated anew.
+ */
+static void count_user_exit(
+    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+{
+    uint64_t reason = field_value(r, type->fields[REASON]);
+
+    (void)s;
+    if (field_value(r, type->fields[ERRNO]) != 0)
+        return; /* a signal or an error: the guest did not exit */
+    bool again = t->last_exit == USER_MMIO && (reason == USER_MMIO_REASON || reason == USER_IO);
+    t->last_exit = reason == USER_MMIO_REASON ? USER_MMIO : SETTLED;
+    if (again)
+        return;
+    enum counter c = counter_of(user_reasons, reason);
+    t->counts[EXITS]++;
+    if (c != NCOUNTERS)
+        t->counts[c]++;
+}
+
+static void count_irq(
+    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+{
+    (void)type;
+    (void)r;
+    (void)s;
+    t->counts[IRQS]++;
+}
+
+static void count_emulation(
+    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+{
+    (void)type;
+    (void)r;
+    (void)s;
+    t->counts[EMUL]++;
+    if (t->last_exit == USER_MMIO)
+        t->last_exit = SETTLED;
+}
+
+/* Counts the next event of s. */
+static void count(struct stream *s)
+{
+    const struct record *r = &s->next;
+    unsigned id = r->size < 2 ? 0 : (unsigned)load(r->data, 2); /* common_type */
+
+    if (event_of_id[id] == 0)
+        return;
+    const struct event_type *type = &events[event_of_id[id] - 1];
+    int tid = (int)field_value(r, type->fields[COMMON_PID]);
+    if (tid <= 0)
+        return;
+    if (type == &events[TASK_NEWTASK]) {
+        int child = (int)field_value(r, type->fields[PID]);
+        if (child > 0) {
+            world.births[child % BIRTHS].tid = child;
+            world.births[child % BIRTHS].parent = tid;
+        }
+        return;
+    }
+    if (s->thread == NULL || s->thread->tid != tid)
+        s->thread = thread_of(tid);
+    struct thread *t = s->thread;
+    t->active = true;
+    if (type->fields[VCPU_ID].size != 0)
+        tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
+    if (type->count != NULL)
+        type->count(t, type, r, s);
+}
+
+/*
+ * The tracefs instance.  All that kvmstat changes on the host is in this part.
+ */
+
+/* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
+static _Noreturn void fail_trace(const char *object)
+{
+    int error = errno;
+    char lockdown[256] = "";
+    const char *remedy = "see DIAGNOSTICS in kvmstat(1)";
+
+    if ((error == EPERM || error == EACCES) && geteuid() != 0)
+        remedy = "run as root";
+    else if (error == EPERM &&
+             read_file(AT_FDCWD, "/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)) > 0 &&
+             strstr(lockdown, "[none]") == NULL)
+        remedy = "the kernel is locked down: boot it without lockdown=confidentiality";
+    else if (error == EPERM || error == EACCES)
+        remedy = "root lacks CAP_SYS_ADMIN here, or the kernel is locked down";
+    else if (error == ENOMEM)
+        remedy = "ask for less buffer with -b";
+    else if (error == EMFILE || error == ENFILE)
+        remedy = "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
+    else if (error == ENODEV)
+        remedy = "the kernel has no tracefs: it needs CONFIG_FTRACE and CONFIG_EVENT_TRACING";
+    else if (error == ENOSYS)
+        remedy = "mount it: mount -t tracefs nodev /sys/kernel/tracing";
+    fail("%s: %s (%s)", object, strerror(error), remedy);
+}
+
+/*
+ * The root directory of the file system type, which has the given magic number:
+ * where it usually is mounted, else a mount of our own that is attached nowhere
+ * and goes with the descriptor (Linux 5.2).  -1 with errno.
+ */
+static int open_kernel_fs(const char *path, const char *type, long magic)
+{
+    struct statfs fs;
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && fstatfs(fd, &fs) == 0 && (long)fs.f_type == magic)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    enum { OPEN_CLOEXEC = 1, CMD_CREATE = 6, MOUNT_CLOEXEC = 1 }; /* linux/mount.h */
+    int context = (int)syscall(SYS_fsopen, type, OPEN_CLOEXEC);
+    if (context < 0)
+        return -1;
+    fd = -1;
+    if (syscall(SYS_fsconfig, context, CMD_CREATE, NULL, NULL, 0) == 0)
+        fd = (int)syscall(SYS_fsmount, context, MOUNT_CLOEXEC, 0);
+    int error = errno;
+    close(context);
+    errno = error;
+    return fd;
+}
+
+/* The path under instances/ of what is called name in this instance, in a static buffer. */
+static const char *instance_path(const char *name)
+{
+    static char path[PATH_MAX];
+
+    snprintf(path, sizeof(path), "%s/%s", trace.name, name);
+    return path;
+}
+
+/*
+ * Removes the instance.  While a file of it is open (a process that was killed is
+ * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms,
+ * and so does what it can about the cost: no event stays enabled.
+ */
+static bool remove_instance(void)
+{
+    for (int i = 0; i < LINGER; i++) {
+        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+            return true;
+        if (errno != EBUSY)
+            return false;
+        if (i == LINGER / 10)
+            write_file(trace.instances, instance_path("events/enable"), "0");
+        nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
+    }
+    return false;
+}
+
+/*
+ * Starts the process that removes the instance when this one has ended, however
+ * it ended: it waits for the end of a pipe that only this process can write to.
+ */
+static void start_janitor(void)
+{
+    int life[2];
+    char c;
+
+    if (pipe2(life, O_CLOEXEC) != 0)
+        fail_trace("pipe");
+    trace.janitor = fork();
+    if (trace.janitor < 0) {
+        trace.janitor = 0;
+        fail("fork: %s (too many processes, or too little memory)", strerror(errno));
+    }
+    if (trace.janitor != 0) {
+        close(life[0]);
+        trace.life = life[1];
+        return;
+    }
+    /* Signals to the terminal's group, or to all that is called kvmstat, are the other's. */
+    setsid();
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    close(life[1]);
+    for (int fd = 0; fd <= 2; fd++)
+        close(fd); /* the reader of a pipe must see its end */
+    if (chdir("/") != 0)
+        _exit(1);
+    while (read(life[0], &c, 1) < 0 && errno == EINTR)
+        ;
+    _exit(remove_instance() ? 0 : 1);
+}
+
+/* Removes the instances of kvmstats that are dead.  A live one's is busy. */
+static void remove_dead_instances(void)
+{
+    DIR *d = open_dir(trace.instances, ".");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, "kvmstat.", 8) == 0 && parse_int(e->d_name + 8) > 0)
+            unlinkat(trace.instances, e->d_name, AT_REMOVEDIR);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* Makes the instance, not tracing yet, and holds it. */
+static void create_instance(void)
+{
+    snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
+    start_janitor();
+    /* Until it is held, another kvmstat that starts may take it for a dead one's. */
+    do {
+        if (mkdirat(trace.instances, trace.name, 0700) != 0)
+            fail_trace("tracefs instance");
+        trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
+    } while (trace.hold < 0 && errno == ENOENT);
+    if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
+        fail_trace("tracing_on");
+}
+
+/* The one way out, for leave() and leave_by_signal(). */
+static void clean_up(void)
+{
+    int status = 1;
+
+    for (size_t i = 0; i < trace.nstreams; i++)
+        close(trace.streams[i].fd);
+    if (trace.hold >= 0)
+        close(trace.hold);
+    if (trace.janitor == 0)
+        return;
+    close(trace.life);
+    while (waitpid(trace.janitor, &status, 0) < 0 && errno == EINTR)
+        ;
+    /* The janitor may have been killed. */
+    if (status != 0 && !remove_instance())
+        fprintf(stderr,
+            "kvmstat: tracefs instance %s: %s (somebody has a file of it open: "
+            "rmdir it later, or the next kvmstat will)\n",
+            trace.name, strerror(errno));
+}
+
+static _Noreturn void leave(int status)
+{
+    clean_up();
+    exit(status);
+}
+
+/* Ends kvmstat as signal sig would have, so that a shell that waits for it sees that. */
+static _Noreturn void leave_by_signal(int sig)
+{
+    sigset_t all;
+
+    clean_up();
+    signal(sig, SIG_DFL);
+    sigfillset(&all);
+    sigprocmask(SIG_UNBLOCK, &all, NULL);
+    raise(sig);
+    _exit(128 + sig);
+}
+
+/* Sets what the instance has under name to value; ends kvmstat if it cannot. */
+static void set(const char *name, const char *value)
+{
+    if (write_file(trace.instances, instance_path(name), value) != 0)
+        fail_trace(name);
+}
+
+/* Reads the events' formats, decides which are needed here, and enables them. */
+static void enable_events(void)
+{
+    static char text[1 << 16];
+    /* Without a hardware backend beside it, kvm_pvm never fires kvm_exit. */
+    bool software = access("/sys/module/kvm_pvm", F_OK) == 0 &&
+                    access("/sys/module/kvm_intel", F_OK) != 0 &&
+                    access("/sys/module/kvm_amd", F_OK) != 0;
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        struct event_type *type = &events[i];
+        snprintf(path, sizeof(path), "events/%s/format", type->name);
+        if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0) {
+            if (errno != ENOENT)
+                fail_trace(path);
+            continue; /* this architecture or kernel has no such event */
+        }
+        int id = parse_format(type, text);
+        if (id < 0)
+            fail("%s: not understood (is this kernel newer than kvmstat?)", path);
+        event_of_id[id] = (uint8_t)(i + 1);
+        type->wanted = true;
+    }
+    const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
+    events[KVM_EXIT].wanted &= !software;
+    events[KVM_USERSPACE_EXIT].wanted &= !events[KVM_EXIT].wanted;
+    events[KVM_MMIO].wanted &= events[KVM_EXIT].wanted;
+    /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
+    events[KVM_ENTRY].wanted &=
+        events[KVM_EXIT].wanted && exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0;
+    if (!events[KVM_EXIT].wanted && !events[KVM_USERSPACE_EXIT].wanted)
+        fail("kvm: no trace events (load it: modprobe kvm_intel, or kvm_amd)");
+    /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
+    if (write_file(trace.instances, instance_path("events/task/task_newtask/filter"),
+            "clone_flags & 0x10000") != 0)
+        events[TASK_NEWTASK].wanted = false;
+    for (int i = 0; i < NEVENTS; i++) {
+        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
+        if (events[i].wanted)
+            set(path, "1");
+    }
+}
+
+/* Lets only the threads of the processes of -p be traced, and those that they will start. */
+static void set_pids(void)
+{
+    set("options/event-fork", "1");
+    int fd =
+        openat(trace.instances, instance_path("set_event_pid"), O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd < 0)
+        fail_trace("set_event_pid");
+    /* A thread may start another between our reading of the list and our writing. */
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < options.npids; i++) {
+            char path[64];
+            struct dirent *e;
+            snprintf(path, sizeof(path), "/proc/%d/task", options.pids[i]);
+            DIR *d = open_dir(AT_FDCWD, path);
+            while (d != NULL && (e = readdir(d)) != NULL) {
+                size_t size = strlen(e->d_name);
+                if (parse_int(e->d_name) > 0 && write(fd, e->d_name, size) != (ssize_t)size &&
+                    errno != ESRCH)
+                    fail_trace("set_event_pid");
+            }
+            if (d != NULL)
+                closedir(d);
+        }
+    }
+    close(fd);
+}
+
+static int compare_streams(const void *a, const void *b)
+{
+    const struct stream *x = a, *y = b;
+
+    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
+}
+
+/* Opens each CPU's buffer. */
+static void open_streams(void)
+{
+    DIR *d = open_dir(trace.instances, instance_path("per_cpu"));
+    struct dirent *e;
+    char path[64];
+
+    if (d == NULL)
+        fail_trace("per_cpu");
+    while ((e = readdir(d)) != NULL) {
+        int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
+        if (cpu < 0)
+            continue;
+        snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
+        int fd = openat(trace.instances, instance_path(path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            fail_trace(path);
+        trace.streams = resize(trace.streams, trace.nstreams + 1, sizeof(*trace.streams));
+        trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd};
+    }
+    closedir(d);
+    qsort(trace.streams, trace.nstreams, sizeof(*trace.streams), compare_streams);
+    trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
+    trace.polls = resize(NULL, FIRST_STREAM + trace.nstreams, sizeof(*trace.polls));
+    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
+    trace.polls[POLL_NEW_VMS] = (struct pollfd){.fd = trace.new_vms, .events = POLLIN};
+    for (size_t i = 0; i < trace.nstreams; i++)
+        trace.polls[FIRST_STREAM + i] =
+            (struct pollfd){.fd = trace.streams[i].fd, .events = POLLIN};
+}
+
+/* Opens debugfs's directory of virtual machines, if there is one, and watches it. */
+static void open_debugfs(void)
+{
+    int debugfs = open_kernel_fs("/sys/kernel/debug", "debugfs", DEBUGFS_MAGIC);
+    char path[64];
+
+    if (debugfs < 0)
+        return;
+    world.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    close(debugfs);
+    trace.new_vms = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", world.debugfs);
+    if (trace.new_vms >= 0)
+        inotify_add_watch(trace.new_vms, path, IN_CREATE);
+}
+
+/* Sets everything up and starts tracing; gives the time of that, by CLOCK_MONOTONIC. */
+static uint64_t start_tracing(void)
+{
+    static char text[4096];
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    trace.tracefs = open_kernel_fs("/sys/kernel/tracing", "tracefs", TRACEFS_MAGIC);
+    if (trace.tracefs < 0)
+        fail_trace("/sys/kernel/tracing");
+    if (faccessat(trace.tracefs, "events/kvm", F_OK, 0) != 0) {
+        if (errno == ENOENT)
+            fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
+        fail_trace("/sys/kernel/tracing");
+    }
+    trace.instances = openat(trace.tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (trace.instances < 0)
+        fail_trace("/sys/kernel/tracing/instances");
+    remove_dead_instances();
+    create_instance();
+    snprintf(text, sizeof(text), "%" PRIu64, options.kib);
+    set("buffer_size_kb", text);
+    set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
+    /* Wake at the first event (Linux 5.0; before, a reader is woken so anyway). */
+    write_file(trace.instances, instance_path("buffer_percent"), "0");
+    if (read_file(trace.instances, instance_path("events/header_page"), text, sizeof(text)) < 0)
+        fail_trace("events/header_page");
+    if (!parse_header_page(&trace.page, text))
+        fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
+    if (options.npids != 0)
+        set_pids();
+    enable_events();
+    open_debugfs();
+    open_streams();
+    scan_guests();
+    uint64_t start = now(CLOCK_MONOTONIC);
+    if (write(trace.hold, "1", 1) != 1)
+        fail_trace("tracing_on");
+    return start;
+}
+
+/*
+ * Streams: from trace_pipe_raw to events in the order of their stamps.
+ */
+
+/* Adds to s what its CPU's buffer lost since it was last asked. */
+static void add_lost(struct stream *s)
+{
+    char path[64], text[1024], *overrun;
+    uint64_t total;
+
+    /* Not from the page: it may have had no room for the number. */
+    snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
+    if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0 ||
+        (overrun = strstr(text, "\noverrun: ")) == NULL)
+        fail_trace(path);
+    total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
+    s->lost += total - s->overrun;
+    s->overrun = total;
+}
+
+/* Reads the next sub-buffer of s; false if it has none now. */
+static bool read_subbuf(struct stream *s)
+{
+    ssize_t size;
+
+    if (s->page == NULL)
+        s->page = resize(NULL, trace.page.size, 1);
+    do
+        size = read(s->fd, s->page, trace.page.size);
+    while (size < 0 && errno == EINTR);
+    if (size == 0 || (size < 0 && errno == EAGAIN))
+        return false;
+    if (size < 0)
+        fail_trace("trace_pipe_raw");
+    if (!subbuf_open(&s->subbuf, s->page, (size_t)size, &trace.page))
+        fail("CPU %d: a sub-buffer that is larger than it can be", s->cpu);
+    if (s->subbuf.missed)
+        add_lost(s);
+    return true;
+}
+
+/* Takes the next event of s to s->next; false if it has none now. */
+static bool fill(struct stream *s)
+{
+    int found;
+
+    while ((found = subbuf_next(&s->subbuf, &s->next)) == 0) {
+        if (!read_subbuf(s))
+            return s->has_next = false;
+    }
+    if (found < 0)
+        fail("CPU %d: a sub-buffer that makes no sense", s->cpu);
+    if (s->subbuf.missed) {
+        s->gap = s->next.time;
+        s->subbuf.missed = false;
+    }
+    return s->has_next = true;
+}
+
+/* Moves the stream at place i of the heap of n, soonest event first, down to where it belongs. */
+static void sift_down(struct stream **heap, size_t n, size_t i)
+{
+    struct stream *s = heap[i];
+    size_t child;
+
+    while ((child = 2 * i + 1) < n) {
+        if (child + 1 < n && heap[child + 1]->next.time < heap[child]->next.time)
+            child++;
+        if (s->next.time <= heap[child]->next.time)
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = s;
+}
+
+/*
+ * Counts all events stamped before the given time, which is not in the future, in
+ * the order of their stamps.  One that a CPU is still writing counts the next time.
+ */
+static void drain(uint64_t until)
+{
+    struct stream **heap = trace.heap;
+    size_t n = 0;
+
+    for (size_t i = 0; i < trace.nstreams; i++) {
+        struct stream *s = &trace.streams[i];
+        if (s->has_next || ((trace.polls[FIRST_STREAM + i].revents & POLLIN) != 0 && fill(s)))
+            heap[n++] = s;
+    }
+    for (size_t i = n / 2; i-- > 0;)
+        sift_down(heap, n, i);
+    while (n > 0 && heap[0]->next.time < until) {
+        /* The first stream's turn lasts until another one's is due. */
+        struct stream *s = heap[0];
+        uint64_t limit = until;
+        for (size_t i = 1; i < n && i < 3; i++)
+            limit = heap[i]->next.time < limit ? heap[i]->next.time : limit;
+        do
+            count(s);
+        while (fill(s) && s->next.time < limit);
+        if (!s->has_next)
+            heap[0] = heap[--n];
+        if (n > 0)
+            sift_down(heap, n, 0);
+    }
+}
+
+static void on_signal(int sig)
+{
+    signalled = sig;
+}
+
+/* Lets the signals through that ask for the end, or keeps them back. */
+static void block_signals(bool block, sigset_t *old)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, old);
+}
+
+/*
+ * Waits until the given time of CLOCK_MONOTONIC, or until a virtual machine is
+ * made or, if for_events, a CPU has some: trace.polls tells.  Ends kvmstat if a
+ * signal asked for that or the reader of stdout is gone.
+ */
+static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocked)
+{
+    uint64_t t = now(CLOCK_MONOTONIC);
+    struct timespec timeout = to_timespec(until > t ? until - t : 0);
+
+    trace.polls[POLL_STDOUT].revents = 0;
+    if (ppoll(trace.polls, FIRST_STREAM + (for_events ? trace.nstreams : 0), &timeout, unblocked) <
+            0 &&
+        errno != EINTR)
+        fail("poll: %s", strerror(errno));
+    if (signalled != 0)
+        leave_by_signal(signalled);
+    if ((trace.polls[POLL_STDOUT].revents & (POLLERR | POLLHUP)) != 0)
+        leave_by_signal(SIGPIPE);
+}
+
+/*
+ * Waits until there is something to look at or the interval ends.  A quiet host's
+ * events wake kvmstat at once: a new guest's threads may be gone soon.  A busy one
+ * does not wake it for each event.
+ */
+static void wait_for_events(uint64_t end, const sigset_t *unblocked)
+{
+    static uint64_t due;       /* when the next look is, at the pace of a busy host */
+    static uint64_t attentive; /* until then the naps are short */
+    char event[4096];
+    uint64_t t = now(CLOCK_MONOTONIC), nap = NAP;
+
+    /* In a nap, a CPU with 1.2 million events a second fills half of the default buffer. */
+    if (options.kib < DEFAULT_KIB)
+        nap = NAP * options.kib / DEFAULT_KIB;
+    if (nap < SHORT_NAP || t < attentive)
+        nap = SHORT_NAP;
+    due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
+    if (due > t)
+        wait_until(due < end ? due : end, false, unblocked);
+    wait_until(end, true, unblocked);
+    if (trace.new_vms >= 0 && read(trace.new_vms, event, sizeof(event)) > 0) {
+        attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
+        due = 0;
+    }
+}
+
+/*
+ * Output.
+ */
+
+/* Writes all of t to stdout, with one call unless the kernel takes less. */
+static void write_out(const struct text *t)
+{
+    size_t done = 0;
+
+    block_signals(false, NULL); /* the reader may never read on */
+    while (done < t->size && signalled == 0) {
+        ssize_t r = write(STDOUT_FILENO, t->s + done, t->size - done);
+        if (r >= 0)
+            done += (size_t)r;
+        else if (errno == EPIPE)
+            leave_by_signal(SIGPIPE);
+        else if (errno == EAGAIN)
+            poll(&(struct pollfd){.fd = STDOUT_FILENO, .events = POLLOUT}, 1, -1);
+        else if (errno != EINTR)
+            fail("stdout: %s", strerror(errno));
+    }
+    block_signals(true, NULL);
+    if (signalled != 0)
+        leave_by_signal(signalled);
+}
+
+/* The length of the valid UTF-8 sequence at s that is no control character; 0 if there is none. */
+static size_t printable(const unsigned char *s)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t size = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
+    uint32_t c = size == 1 ? *s : *s & (0x7fu >> size);
+
+    for (size_t i = 1; i < size; i++) {
+        if (s[i] >> 6 != 2)
+            return 0; /* the NUL at the end, too */
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (size == 0 || c < least[size] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+        return 0;
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) ? 0 : size;
+}
+
+/* Appends name, with \xHH for bytes that a terminal must not get, and \\ for \. */
+static void put_name(struct text *t, const char *name)
+{
+    char escape[8];
+
+    while (*name != '\0') {
+        size_t size = printable((const unsigned char *)name);
+        if (size == 0 || *name == '\\') {
+            snprintf(escape, sizeof(escape), size != 0 ? "\\\\" : "\\x%02x",
+                (unsigned)(unsigned char)*name);
+            put_bytes(t, escape, strlen(escape));
+            size = 1;
+        } else {
+            put_bytes(t, name, size);
+        }
+        name += size;
+    }
+}
+
+/* The text of -T for the end of an interval, given by CLOCK_MONOTONIC; empty without -T. */
+static void format_stamp(uint64_t end, char *buf, size_t size)
+{
+    static uint64_t offset;
+    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
+    char decimals[16] = "", zone[8];
+    struct tm tm;
+
+    buf[0] = '\0';
+    if (options.stamp == 0)
+        return;
+    /* The clocks are read one after the other: do not let that wobble show. */
+    if (difference - offset + NSEC / 1000 > NSEC / 500)
+        offset = difference;
+    time_t seconds = (time_t)((end + offset) / NSEC);
+    if (options.decimals != 0)
+        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)((end + offset) % NSEC));
+    decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
+    if (options.stamp == 'u') {
+        snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
+    } else {
+        localtime_r(&seconds, &tm);
+        size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
+        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm */
+        snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
+    }
+}
+
+/* A line of the report: the cells of all columns but the name. */
+struct line {
+    const char *cells[COLUMN_NAME]; /* their text; that of time is empty without -T */
+    char digits[COLUMN_NAME][21];   /* room for numbers */
+};
+
+/* Sets the cell of column i to value. */
+static void set_cell(struct line *line, int i, uint64_t value)
+{
+    line->cells[i] = digits(value, line->digits[i]);
+}
+
+/* The line of v, a vCPU of g. */
+static void set_line(
+    struct line *line, const char *stamp, const struct guest *g, const struct vcpu *v)
+{
+    line->cells[COLUMN_TIME] = stamp;
+    set_cell(line, COLUMN_PID, (uint64_t)g->pid);
+    set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
+    if (v->id == UNKNOWN)
+        line->cells[COLUMN_VCPU] = "?";
+    for (int i = 0; i < NCOUNTERS; i++)
+        set_cell(line, FIRST_COUNT + i, v->counts[i] > 0 ? (uint64_t)v->counts[i] : 0);
+}
+
+/* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
+static void put_line(
+    struct text *t, const struct line *line, const char *name, const size_t widths[COLUMN_NAME])
+{
+    for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < COLUMN_NAME; i++) {
+        bool first = t->size == 0 || t->s[t->size - 1] == '\n';
+        const char *separator = first ? "" : options.no_header ? "\t" : " ";
+        put_bytes(t, separator, strlen(separator));
+        if (columns[i].before != ' ' && !options.no_header)
+            put_bytes(t, (char[]){columns[i].before, ' '}, 2);
+        put_right(t, line->cells[i], options.no_header ? 0 : widths[i]);
+    }
+    if (options.names) {
+        put_bytes(t, options.no_header ? "\t" : " ", 1);
+        put_name(t, name);
+    }
+    put_bytes(t, "\n", 1);
+}
+
+static void put_header(struct text *t, const char *stamp, const size_t widths[COLUMN_NAME])
+{
+    struct line line;
+
+    for (int i = 0; i < COLUMN_NAME; i++)
+        line.cells[i] = columns[i].name;
+    if (*stamp == '\0')
+        line.cells[COLUMN_TIME] = "";
+    put_line(t, &line, columns[COLUMN_NAME].name, widths);
+}
+
+/* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
+static bool has_row(const struct guest *g, const struct vcpu *v)
+{
+    bool counted = false;
+
+    for (int i = 0; i < NCOUNTERS; i++)
+        counted |= v->counts[i] > 0;
+    for (size_t i = 0; i < options.npids; i++) {
+        if (options.pids[i] == g->pid)
+            return counted || (g->alive && v->id != UNKNOWN);
+    }
+    return options.npids == 0 && (counted || (g->alive && v->id != UNKNOWN));
+}
+
+/* Says on stderr what was lost since the last report. */
+static void report_lost(void)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < trace.nstreams; i++) {
+        struct stream *s = &trace.streams[i];
+        if (s->lost != 0)
+            fprintf(stderr, "%s %" PRIu64 " on CPU %d",
+                any ? "," : "kvmstat: events lost:", s->lost, s->cpu);
+        any |= s->lost != 0;
+        s->lost = 0;
+    }
+    if (any)
+        fprintf(stderr, " (raise -b, now %" PRIu64 ")\n", options.kib);
+    trace.lossy |= any;
+}
+
+/* Appends the rows of all vCPUs to t, under a header if it is due; gives their number. */
+static size_t put_rows(struct text *t, const char *stamp, bool header)
+{
+    size_t widths[COLUMN_NAME], nrows = 0;
+    struct line line;
+
+    for (int i = 0; i < COLUMN_NAME; i++)
+        widths[i] = columns[i].width;
+    widths[COLUMN_TIME] = strlen(stamp);
+    /* The first pass measures, the second one prints. */
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass == 1 && !options.no_header && (header || nrows > 1))
+            put_header(t, stamp, widths);
+        for (size_t i = 0; i < world.nguests; i++) {
+            const struct guest *g = world.guests[i];
+            for (size_t j = 0; j < g->nvcpus; j++) {
+                if (!has_row(g, g->vcpus[j]))
+                    continue;
+                set_line(&line, stamp, g, g->vcpus[j]);
+                for (int k = 0; k < COLUMN_NAME && pass == 0; k++) {
+                    size_t size = strlen(line.cells[k]);
+                    widths[k] = size > widths[k] ? size : widths[k];
+                }
+                if (pass == 1)
+                    put_line(t, &line, g->name, widths);
+                nrows += pass == 0;
+            }
+        }
+    }
+    return nrows;
+}
+
+/* Reports the interval that ended at the given time of CLOCK_MONOTONIC. */
+static void report(uint64_t end)
+{
+    static struct text t;
+    static unsigned under_header; /* reports since the last header */
+    static bool said;             /* that there is no guest */
+    char stamp[64];
+
+    scan_guests();
+    check_guests();
+    find_vcpus(true);
+    report_lost();
+    format_stamp(end, stamp, sizeof(stamp));
+    t.size = 0;
+    size_t nrows = put_rows(&t, stamp, under_header == 0);
+    under_header = (under_header == 0 || nrows > 1 ? 1 : under_header + 1) % HEADER_EVERY;
+    if (nrows == 0 && !said)
+        fprintf(stderr, "kvmstat: no virtual machine is running%s\n",
+            options.npids == 0 ? "" : " in the processes of -p");
+    said = nrows == 0;
+    write_out(&t);
+    forget();
+}
+
+/*
+ * Operands and options.
+ */
+
+static void print_usage(FILE *out)
+{
+    fputs("usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-T d|u] [interval [count]]\n", out);
+}
+
+/* Says what is wrong with a word of the command line, and ends kvmstat with status 2. */
+static _Noreturn void usage_error(const char *what, const char *word, const char *why)
+{
+    struct text t = {.s = NULL};
+
+    put_name(&t, word);
+    fprintf(stderr, "kvmstat: %s%.*s%s\n", what, (int)t.size, t.s == NULL ? "" : t.s, why);
+    print_usage(stderr);
+    exit(2);
+}
+
+static _Noreturn void print_help(void)
+{
+    print_usage(stdout);
+    printf("\nA row for each virtual CPU of this host, every interval (1 second, or the\n"
+           "seconds given), count times or for ever.  The counts are the interval's.\n\n"
+           "  -b  KiB of trace buffer for each CPU (default %d)\n"
+           "  -h  print this, and end\n"
+           "  -H  for scripts: no header, one tab between fields\n"
+           "  -n  add the guests' names\n"
+           "  -p  only the virtual machines of these processes\n"
+           "  -T  put the time first: d as ISO 8601, u as seconds since 1970\n"
+           "  -V  print the version, and end\n\n",
+        DEFAULT_KIB);
+    for (int i = 0; i < NCOLUMNS; i++)
+        printf("  %-5s  %s\n", columns[i].name, columns[i].meaning);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        fail("stdout: %s", strerror(errno));
+    exit(0);
+}
+
+/* Parses interval: seconds, with decimals, to nanoseconds. */
+static void parse_interval(const char *word)
+{
+    uint64_t seconds = 0, fraction = 0;
+    const char *s = word;
+    bool number = *s == '.' || parse_digits(&s, MAX_INTERVAL, &seconds);
+
+    options.decimals = 0;
+    if (number && *s == '.') {
+        const char *start = ++s;
+        number = parse_digits(&s, NSEC - 1, &fraction) && s - start <= 9;
+        options.decimals = (int)(s - start);
+        for (int i = options.decimals; i < 9; i++)
+            fraction *= 10;
+    }
+    if (!number || *s != '\0')
+        usage_error("interval \"", word,
+            "\": not a number of seconds from 0.01 to 1000000, with 9 decimals at most");
+    options.interval = seconds * NSEC + fraction;
+    if (options.interval < MIN_INTERVAL || options.interval > (uint64_t)MAX_INTERVAL * NSEC)
+        usage_error("interval \"", word, "\": not from 0.01 to 1000000 seconds");
+}
+
+static void parse_count(const char *word)
+{
+    const char *s = word;
+
+    if (!parse_digits(&s, UINT32_MAX, &options.count) || *s != '\0' || options.count == 0)
+        usage_error("count \"", word, "\": not a whole number from 1 to 4294967295");
+}
+
+static void parse_kib(const char *word)
+{
+    const char *s = word;
+
+    if (!parse_digits(&s, MAX_KIB, &options.kib) || *s != '\0' || options.kib == 0)
+        usage_error("-b \"", word, "\": not a whole number of KiB from 1 to 1073741824");
+}
+
+/* Adds the processes of a comma-separated list to those of -p. */
+static void parse_pids(const char *list)
+{
+    char word[64];
+
+    for (const char *s = list;; s++) {
+        size_t size = strcspn(s, ",");
+        snprintf(word, sizeof(word), "%.*s", (int)(size < 60 ? size : 60), s);
+        int pid = parse_int(word);
+        if (pid <= 0)
+            usage_error("-p \"", word, "\": not a process id");
+        if (kill(pid, 0) != 0 && errno == ESRCH)
+            usage_error("-p \"", word, "\": no such process");
+        if (process_of(pid) != pid)
+            usage_error("-p \"", word, "\": a thread; give its process");
+        options.pids = resize(options.pids, options.npids + 1, sizeof(int));
+        options.pids[options.npids++] = pid;
+        s += size;
+        if (*s == '\0')
+            return;
+    }
+}
+
+static void parse_options(int argc, char **argv)
+{
+    int c;
+
+    opterr = 0;
+    while ((c = getopt(argc, argv, "+:b:hHnp:T:V")) != -1) {
+        char word[] = {'-', (char)optopt, '\0'};
+        switch (c) {
+        case 'b': parse_kib(optarg); break;
+        case 'h': print_help();
+        case 'H': options.no_header = true; break;
+        case 'n': options.names = true; break;
+        case 'p': parse_pids(optarg); break;
+        case 'T':
+            if (strcmp(optarg, "d") != 0 && strcmp(optarg, "u") != 0)
+                usage_error("-T \"", optarg, "\": neither d nor u");
+            options.stamp = *optarg;
+            break;
+        case 'V':
+            puts("kvmstat " VERSION);
+            if (fflush(stdout) != 0)
+                fail("stdout: %s", strerror(errno));
+            exit(0);
+        case ':': usage_error("", word, ": its value is missing");
+        default: usage_error("", word, ": no such option");
+        }
+    }
+    if (optind < argc)
+        parse_interval(argv[optind++]);
+    if (optind < argc)
+        parse_count(argv[optind++]);
+    if (optind < argc)
+        usage_error("\"", argv[optind], "\": one operand too many");
+}
+
+/* Makes the signals that ask for the end set signalled; SIGHUP not under nohup(1). */
+static void catch_signals(sigset_t *unblocked)
+{
+    struct sigaction old, action = {.sa_handler = on_signal};
+
+    block_signals(true, unblocked);
+    sigdelset(unblocked, SIGINT);
+    sigdelset(unblocked, SIGTERM);
+    sigdelset(unblocked, SIGHUP);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* write() tells */
+}
+
+int main(int argc, char **argv)
+{
+    sigset_t unblocked;
+
+    /* What is closed must not come to be a file that is opened here. */
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+            return 1;
+    }
+    parse_options(argc, argv);
+    catch_signals(&unblocked);
+    uint64_t end = start_tracing();
+    for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
+        end += options.interval;
+        for (bool over = false; !over;) {
+            wait_for_events(end, &unblocked);
+            uint64_t t = now(CLOCK_MONOTONIC);
+            over = t >= end;
+            drain(over ? end : t);
+            if (world.fresh)
+                find_vcpus(false);
+        }
+        report(end);
+    }
+    leave(trace.lossy ? 3 : 0);
+}

@@ -1,0 +1,344 @@
+/*
+ * guest - a tiny virtual machine monitor whose guest makes known exits
+ *
+ * The guest is a loop of one instruction a letter, written in real mode, one
+ * copy a vCPU.  What KVM itself counted for each vCPU (KVM_GET_STATS_FD) goes
+ * to stdout, a row a vCPU, once all have finished: the judge of what kvmstat
+ * shows.  x86 only.
+ */
+
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_VCPUS 1024
+#define RAM_SIZE 0x80000u   /* bytes of guest memory, from address 0 */
+#define CODE 0x1000u        /* the program's guest physical address */
+#define HANDLER 0x800u      /* the interrupt handler's (an IRET) */
+#define MMIO 0xd0000u       /* an address with no memory behind it */
+#define TOUCH 0x20000u      /* memory for letter t, a page a loop */
+#define VECTOR 0x40         /* of the interrupt that letter q asks for */
+#define PORT_PLAIN 0x10     /* letters o, i */
+#define PORT_INTERRUPT 0x20 /* letter q: inject one when the guest can take it */
+#define PORT_DONE 0x30      /* the loop is over */
+
+/* The columns of a row, by KVM's names for them. */
+static const char *const wanted[] = {"exits", "halt_exits", "irq_exits", "irq_window_exits",
+    "io_exits", "mmio_exits", "irq_injections", "insn_emulation", "pf_fixed"};
+#define NWANTED (sizeof(wanted) / sizeof(wanted[0]))
+
+struct vcpu {
+    int fd;              /* the vCPU's descriptor */
+    int id;              /* its number */
+    struct kvm_run *run; /* its page shared with KVM */
+    bool done;           /* it has written to PORT_DONE */
+    int cpu;             /* the host CPU it was last moved to */
+    pthread_t thread;    /* that runs it */
+};
+
+static struct vcpu vcpus[MAX_VCPUS];
+static int nvcpus = 1;
+static const char *letters = "omh"; /* the loop's instructions */
+static uint32_t loops = 500;        /* times through the loop; 0 is for ever */
+static unsigned pause_us;           /* microseconds asleep at each HLT */
+static bool move;                   /* move to another CPU at each HLT */
+static bool irqchip;                /* KVM's own interrupt controller */
+static int ncpus;                   /* host CPUs to move among */
+
+/*
+ * Writes the loop at p; gives its length.  ECX counts down; with loops 0 it
+ * jumps back always.
+ */
+static size_t assemble(uint8_t *p)
+{
+    uint8_t *start = p, *top;
+
+    if (strchr(letters, 'q') != NULL)
+        *p++ = 0xfb;          /* sti */
+    memcpy(p, "\x66\xb9", 2); /* mov ecx, loops */
+    memcpy(p + 2, &loops, 4);
+    p += 6;
+    memcpy(p, "\xb8\x00\xd0\x8e\xd8", 5); /* mov ax, 0xd000; mov ds, ax */
+    p += 5;
+    top = p;
+    for (const char *l = letters; *l != '\0'; l++) {
+        static const struct {
+            char letter;     /* as in -l */
+            uint8_t size;    /* of the code */
+            uint8_t code[8]; /* the instruction */
+        } code[] = {
+            {'o', 2, {0xe6, PORT_PLAIN}},                   /* out */
+            {'i', 2, {0xe4, PORT_PLAIN}},                   /* in */
+            {'q', 2, {0xe6, PORT_INTERRUPT}},               /* out */
+            {'m', 3, {0xa2, 0x00, 0x00}},                   /* mov [0], al */
+            {'r', 3, {0xa0, 0x00, 0x00}},                   /* mov al, [0] */
+            {'w', 3, {0xa3, 0xff, 0x0f}},                   /* mov [0xfff], ax: two pages */
+            {'h', 1, {0xf4}},                               /* hlt */
+            {'n', 1, {0x90}},                               /* nop */
+            {'c', 6, {0x66, 0x51, 0x0f, 0xa2, 0x66, 0x59}}, /* push ecx; cpuid; pop ecx */
+            {'s', 2, {0xeb, 0xfe}},                         /* jmp to itself, for ever */
+            {'x', 3, {0xfa, 0xeb, 0xfe}},                   /* the same, interrupts off */
+        };
+        size_t i = 0;
+        while (i < sizeof(code) / sizeof(code[0]) && code[i].letter != *l)
+            i++;
+        if (i == sizeof(code) / sizeof(code[0]))
+            errx(2, "-l %s: no instruction has the letter %c", letters, *l);
+        memcpy(p, code[i].code, code[i].size);
+        p += code[i].size;
+    }
+    if (loops != 0) {
+        memcpy(p, "\x66\x49\x0f\x85", 4); /* dec ecx; jnz top */
+        p += 4;
+    } else {
+        *p++ = 0xe9; /* jmp top */
+    }
+    int16_t back = (int16_t)(top - (p + 2));
+    memcpy(p, &back, 2);
+    p += 2;
+    memcpy(p, "\xe6\x30\xf4", 3); /* out PORT_DONE; hlt */
+    return (size_t)(p + 3 - start);
+}
+
+/* Answers one exit of v. */
+static void handle(struct vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    struct kvm_interrupt interrupt = {VECTOR};
+
+    switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+        if (run->io.port == PORT_INTERRUPT)
+            run->request_interrupt_window = 1;
+        v->done = run->io.port == PORT_DONE;
+        break;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        run->request_interrupt_window = 0;
+        if (ioctl(v->fd, KVM_INTERRUPT, &interrupt) < 0)
+            err(1, "KVM_INTERRUPT");
+        break;
+    case KVM_EXIT_HLT:
+        if (pause_us != 0)
+            usleep(pause_us);
+        if (move) {
+            cpu_set_t set;
+            v->cpu = (v->cpu + 1) % ncpus;
+            CPU_ZERO(&set);
+            CPU_SET(v->cpu, &set);
+            sched_setaffinity(0, sizeof(set), &set);
+        }
+        break;
+    case KVM_EXIT_MMIO: break;
+    default: errx(1, "vCPU %d: exit reason %u", v->id, run->exit_reason);
+    }
+}
+
+/* Runs v until it is done, or for one exit only. */
+static void run(struct vcpu *v, bool once)
+{
+    do {
+        if (ioctl(v->fd, KVM_RUN, 0) == 0)
+            handle(v);
+        else if (errno != EINTR)
+            err(1, "KVM_RUN");
+    } while (!v->done && !once);
+}
+
+static void *thread(void *arg)
+{
+    struct vcpu *v = arg;
+
+    run(v, false);
+    return NULL;
+}
+
+/* Runs all vCPUs from this one thread, an exit each in turn. */
+static void run_in_turn(void)
+{
+    for (int left = nvcpus; left > 0;) {
+        left = 0;
+        for (int i = 0; i < nvcpus; i++) {
+            if (!vcpus[i].done) {
+                run(&vcpus[i], true);
+                left++;
+            }
+        }
+    }
+}
+
+/* Makes vCPU id of vm, about to run the program. */
+static void create_vcpu(int kvm, int vm, int id)
+{
+    struct vcpu *v = &vcpus[id];
+    struct kvm_sregs sregs;
+    struct kvm_regs regs = {.rip = CODE, .rflags = 2, .rsp = 0x7000};
+    int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+    v->id = id;
+    v->cpu = id;
+    v->fd = ioctl(vm, KVM_CREATE_VCPU, id);
+    if (v->fd < 0 || size < 0)
+        err(1, "KVM_CREATE_VCPU");
+    v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+    if (v->run == MAP_FAILED)
+        err(1, "mmap of vCPU %d", id);
+    if (ioctl(v->fd, KVM_GET_SREGS, &sregs) < 0)
+        err(1, "KVM_GET_SREGS");
+    sregs.cs.base = 0;
+    sregs.cs.selector = 0;
+    if (ioctl(v->fd, KVM_SET_SREGS, &sregs) < 0 || ioctl(v->fd, KVM_SET_REGS, &regs) < 0)
+        err(1, "KVM_SET_REGS");
+    if (irqchip) {
+        struct kvm_mp_state runnable = {KVM_MP_STATE_RUNNABLE};
+        if (ioctl(v->fd, KVM_SET_MP_STATE, &runnable) < 0)
+            err(1, "KVM_SET_MP_STATE");
+    }
+}
+
+/* Makes the machine: memory, program, vCPUs. */
+static void create(void)
+{
+    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+    uint8_t *ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (vm < 0 || ram == MAP_FAILED)
+        err(1, "/dev/kvm");
+    assemble(ram + CODE);
+    ram[HANDLER] = 0xcf; /* iret */
+    uint16_t handler = HANDLER;
+    memcpy(ram + VECTOR * 4, &handler, 2);
+    struct kvm_userspace_memory_region region = {
+        .memory_size = RAM_SIZE, .userspace_addr = (uintptr_t)ram};
+    if (ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000) < 0 ||
+        ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+        err(1, "KVM_SET_USER_MEMORY_REGION");
+    if (irqchip && ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+        err(1, "KVM_CREATE_IRQCHIP");
+    for (int i = 0; i < nvcpus; i++)
+        create_vcpu(kvm, vm, i);
+}
+
+/* Prints what KVM counted for v: pid, vCPU, thread, then a field for each of wanted. */
+static void print_stats(const struct vcpu *v)
+{
+    int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
+    struct kvm_stats_header h;
+
+    if (fd < 0 || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
+        err(1, "KVM_GET_STATS_FD");
+    printf("%d\t%d", (int)getpid(), v->id);
+    for (size_t w = 0; w < NWANTED; w++) {
+        uint64_t value = 0;
+        for (uint32_t i = 0; i < h.num_desc; i++) {
+            struct {
+                struct kvm_stats_desc d; /* as the kernel has it */
+                char name[256];          /* of h.name_size bytes */
+            } desc;
+            size_t size = sizeof(desc.d) + h.name_size;
+            if (pread(fd, &desc, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
+                err(1, "statistics of vCPU %d", v->id);
+            if (strcmp(desc.d.name, wanted[w]) == 0 &&
+                pread(fd, &value, 8, (off_t)(h.data_offset + desc.d.offset)) != 8)
+                err(1, "statistics of vCPU %d", v->id);
+        }
+        printf("\t%llu", (unsigned long long)value);
+    }
+    printf("\n");
+    close(fd);
+}
+
+static void usage(void)
+{
+    fputs("usage: guest [-1IMPTdw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
+          "  -l  the loop: o out, i in, m MMIO write, r MMIO read, w MMIO write across\n"
+          "      a page, h hlt, c cpuid, q take an interrupt, n nop, s spin, x spin\n"
+          "      with interrupts off\n"
+          "  -n  times through it (0: for ever)      -s  sleep at each HLT\n"
+          "  -1  one thread runs all vCPUs           -M  change CPU at each HLT\n"
+          "  -P  never run them                      -I  KVM's interrupt controller\n"
+          "  -T  name the threads as QEMU does       -d  start when stdin has a line\n"
+          "  -w  when done, stay until stdin ends    -N  ignored, with all that follows\n",
+        stderr);
+    exit(2);
+}
+
+/* Waits for a line, or the end, of stdin. */
+static void await_stdin(void)
+{
+    char c;
+
+    while (read(0, &c, 1) == 1 && c != '\n')
+        ;
+}
+
+int main(int argc, char **argv)
+{
+    bool one_thread = false, paused = false, names = false, delay = false, linger = false;
+    int c;
+
+    while ((c = getopt(argc, argv, "+1IMPTdwv:n:l:s:N")) != -1 && c != 'N') {
+        switch (c) {
+        case '1': one_thread = true; break;
+        case 'I': irqchip = true; break;
+        case 'M': move = true; break;
+        case 'P': paused = true; break;
+        case 'T': names = true; break;
+        case 'd': delay = true; break;
+        case 'w': linger = true; break;
+        case 'v': nvcpus = atoi(optarg); break;
+        case 'n': loops = (uint32_t)strtoul(optarg, NULL, 10); break;
+        case 'l': letters = optarg; break;
+        case 's': pause_us = (unsigned)strtoul(optarg, NULL, 10); break;
+        default: usage();
+        }
+    }
+    if (nvcpus < 1 || nvcpus > MAX_VCPUS || (c != 'N' && optind != argc))
+        usage();
+    ncpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    create();
+    fprintf(stderr, "guest %d\n", (int)getpid()); /* ready */
+    if (delay)
+        await_stdin();
+    if (paused) {
+        await_stdin();
+    } else if (one_thread) {
+        run_in_turn();
+    } else {
+        for (int i = 0; i < nvcpus; i++) {
+            if (pthread_create(&vcpus[i].thread, NULL, thread, &vcpus[i]) != 0)
+                err(1, "pthread_create");
+            if (names) {
+                char name[32];
+                snprintf(name, sizeof(name), "CPU %d/KVM", i);
+                pthread_setname_np(vcpus[i].thread, name);
+            }
+        }
+        for (int i = 0; i < nvcpus; i++)
+            pthread_join(vcpus[i].thread, NULL);
+    }
+    for (int i = 0; i < nvcpus; i++)
+        print_stats(&vcpus[i]);
+    if (fflush(stdout) != 0)
+        err(1, "stdout");
+    if (linger)
+        await_stdin();
+    return 0;
+}
