@@ -1114,9 +1114,13 @@ static void check_guests(void)
         world.guests[i]->alive = false;
     for (size_t i = 0; i < world.nvms; i++) {
         struct guest *g = world.vms[i].guest;
-        /* A directory has two links, and one more for each vCPU. */
-        if (g != NULL && world.vms[i].links > 2 && !g->alive)
+        if (g == NULL)
+            continue;
+        if (!g->alive)
             g->alive = kill(g->pid, 0) == 0 || errno != ESRCH;
+        /* Two links, but none for a vCPU: there is none yet, or the kernel makes them no directory. */
+        if (world.vms[i].links == 2)
+            scan_descriptors(g->pid);
     }
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
@@ -1496,12 +1500,12 @@ static void create_instance(void)
 {
     snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
     start_janitor();
-    /* Until it is held, another kvmstat that starts may take it for a dead one's. */
+    /* Until it is held, another kvmstat that starts may take it for a dead one's (ENODEV: now). */
     do {
         if (mkdirat(trace.instances, trace.name, 0700) != 0)
             fail_trace("tracefs instance");
         trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
-    } while (trace.hold < 0 && errno == ENOENT);
+    } while (trace.hold < 0 && (errno == ENOENT || errno == ENODEV));
     if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
         fail_trace("tracing_on");
 }
@@ -2175,22 +2179,21 @@ static void parse_interval(const char *word)
 {
     uint64_t seconds = 0, fraction = 0;
     const char *s = word;
-    bool number = *s == '.' || parse_digits(&s, MAX_INTERVAL, &seconds);
+    bool valid = *s == '.' || parse_digits(&s, MAX_INTERVAL, &seconds);
 
     options.decimals = 0;
-    if (number && *s == '.') {
+    if (valid && *s == '.') {
         const char *start = ++s;
-        number = parse_digits(&s, NSEC - 1, &fraction) && s - start <= 9;
+        valid = parse_digits(&s, NSEC - 1, &fraction) && s - start <= 9;
         options.decimals = (int)(s - start);
         for (int i = options.decimals; i < 9; i++)
             fraction *= 10;
     }
-    if (!number || *s != '\0')
+    options.interval = seconds * NSEC + fraction;
+    if (!valid || *s != '\0' || options.interval < MIN_INTERVAL ||
+        options.interval > (uint64_t)MAX_INTERVAL * NSEC)
         usage_error("interval \"", word,
             "\": not a number of seconds from 0.01 to 1000000, with 9 decimals at most");
-    options.interval = seconds * NSEC + fraction;
-    if (options.interval < MIN_INTERVAL || options.interval > (uint64_t)MAX_INTERVAL * NSEC)
-        usage_error("interval \"", word, "\": not from 0.01 to 1000000 seconds");
 }
 
 static void parse_count(const char *word)

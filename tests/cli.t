@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The command line: what is refused, why, and before anything is touched.
+. "$(dirname "$0")/lib.sh"
+
+usage='usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-T d|u] [interval [count]]'
+
+# refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
+refused() {
+	local word=$1 why=$2 status
+	shift 2
+	strace -qq -f -e trace=openat,open,mkdirat,fsopen -o "$tmp/trace" \
+		"$kvmstat" "$@" >"$tmp/out" 2>"$tmp/err"
+	status=$?
+	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage" "refused: kvmstat $*"
+	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
+	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
+	! grep -Eq 'fsopen|mkdirat|sys/kernel' "$tmp/trace"
+	ok $? "before tracefs is touched"
+}
+
+for word in 0 0.0 0.009 1000000.1 1000001 nan inf 1x x1 '' ' 1' '1 ' +1 1e3 0x10 1. . 1.2.3 1,5 0.1234567890 99999999999999999999; do
+	refused "\"$word\"" "not a number of seconds" "$word"
+done
+refused -1 "no such option" -1
+for word in 0 1.5 x '' 4294967296 99999999999999999999; do
+	refused "\"$word\"" "not a whole number" 1 "$word"
+done
+refused '"-1"' "not a whole number" 1 -1
+refused '"3"' "one operand too many" 1 2 3
+refused -x "no such option" -x
+refused -b "its value is missing" -b
+refused -p "its value is missing" -H -p
+for word in 0 -1 1k '' 1073741825; do
+	refused "-b \"$word\"" "not a whole number of KiB" -b "$word"
+done
+for word in x 0 -1 '' 1.5 99999999999; do
+	refused "-p \"$word\"" "not a process id" -p "$word"
+done
+refused '""' "not a process id" -p "$$,"
+refused '"x"' "not a process id" -p "$$,x"
+sleep 0 &
+wait $!
+refused "\"$!\"" "no such process" -p "$!"
+refused '"iso"' "neither d nor u" -T iso
+# The kernel gives no thread's id to others while it lives.
+if [ -x "$guest" ] && [ -w /dev/kvm ]; then
+	start_guest threads -n 0 -l h -s 1000
+	until_true 5 test "$(ls "/proc/$pid/task" | wc -l)" -gt 1
+	thread=$(ls "/proc/$pid/task" | grep -vx "$pid" | head -n 1)
+	refused "\"$thread\"" "a thread; give its process" -p "$thread"
+	end "$pid"
+fi
+refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
+
+is "$("$kvmstat" -V)" "kvmstat 1.0" "-V"
+"$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
+is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
+is "$(head -n 1 "$tmp/out")" "$usage" "-h: the usage"
+for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time; do
+	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
+done >"$tmp/missing"
+is "$(cat "$tmp/missing")" "" "-h: the meaning of each column"
+for option in h V; do
+	"$kvmstat" -$option >/dev/full 2>"$tmp/err"
+	is "$?$(cat "$tmp/err")" "1kvmstat: stdout: No space left on device" "-$option: stdout is full"
+done
+
+done_testing

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Errors: one line that says what to do, status 1, and nothing to clean up.
+. "$(dirname "$0")/lib.sh"
+live_host
+
+name=kvme$$
+cp "$kvmstat" "$tmp/$name"
+chmod 755 "$tmp" "$tmp/$name"
+kvmstat=$tmp/$name
+
+# fails WHAT LINE COMMAND...
+fails() {
+	local what=$1 line=$2 status
+	shift 2
+	"$@" >"$tmp/out" 2>"$tmp/err"
+	status=$?
+	is "$status$(cat "$tmp/out")" 1 "$what: status 1"
+	is "$(cat "$tmp/err")" "kvmstat: $line" "$what: one line that says what to do"
+	! pgrep -x "$name" >/dev/null
+	ok $? "$what: nothing is left"
+}
+
+# inject SYSCALL ERROR WHEN: runs kvmstat with that call failing
+inject() {
+	strace -qq -o /dev/null -e trace="$1" -e "inject=$1:error=$2:when=$3" "$kvmstat" 0.1 1
+}
+
+fails "not root" "/sys/kernel/tracing: Operation not permitted (run as root)" \
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$kvmstat" 0.1 1
+mount -t tracefs nodev /sys/kernel/tracing
+fails "not root, tracefs mounted" "/sys/kernel/tracing: Permission denied (run as root)" \
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$kvmstat" 0.1 1
+umount /sys/kernel/tracing
+fails "no tracefs in the kernel" "/sys/kernel/tracing: No such device (the kernel has no tracefs: it \
+needs CONFIG_FTRACE and CONFIG_EVENT_TRACING)" inject fsopen ENODEV 1
+fails "no detached mounts" "/sys/kernel/tracing: Function not implemented (mount it: mount -t tracefs \
+nodev /sys/kernel/tracing)" inject fsopen ENOSYS 1
+fails "root without capabilities" "/sys/kernel/tracing: Operation not permitted (root lacks \
+CAP_SYS_ADMIN here, or the kernel is locked down)" \
+	setpriv --bounding-set -all --inh-caps -all "$kvmstat" 0.1 1
+fails "locked down" "tracefs instance: Operation not permitted (root lacks CAP_SYS_ADMIN here, or \
+the kernel is locked down)" inject mkdirat EPERM 1
+mkdir "$tmp/security"
+echo 'none integrity [confidentiality]' >"$tmp/security/lockdown"
+mount --bind "$tmp/security" /sys/kernel/security
+fails "locked down, and it shows" "tracefs instance: Operation not permitted (the kernel is locked \
+down: boot it without lockdown=confidentiality)" inject mkdirat EPERM 1
+umount /sys/kernel/security
+call=$(strace -e trace=faccessat,faccessat2 "$kvmstat" 0.1 1 2>&1 >/dev/null |
+	sed -n 's/^\(faccessat2*\)(.*events\/kvm.*/\1/p')
+fails "kvm is not loaded" "kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)" \
+	inject "$call" ENOENT 1
+fails "too much buffer" "buffer_size_kb: Cannot allocate memory (ask for less buffer with -b)" \
+	"$kvmstat" -b 1000000000 0.1 1
+fails "too few open files" "per_cpu/cpu1/trace_pipe_raw: Too many open files (raise the limit of open \
+files: ulimit -n, or sysctl fs.file-max)" prlimit --nofile=10:10 "$kvmstat" 0.1 1
+prlimit --nofile=9:1000 "$kvmstat" 0.1 1 >/dev/null 2>&1
+is $? 0 "a soft limit of open files is raised"
+is "$(ls "$instances" | xargs)" "" "no instance is left"
+
+done_testing

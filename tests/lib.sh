@@ -1,0 +1,155 @@
+# Helpers for the tests, in bash.  A test calls ok (or is, like) for each of its
+# promises and done_testing at its end; prove(1) reads what they print.
+
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(dirname "$here")
+kvmstat=${KVMSTAT:-$top/kvmstat}
+guest=${GUEST:-$here/guest}
+tmp=$(mktemp -d)
+tests=0 failed=0
+children=()
+
+# ok STATUS NAME: passes if STATUS is 0
+ok() {
+	tests=$((tests + 1))
+	if [ "$1" -eq 0 ]; then
+		echo "ok $tests - $2"
+	else
+		failed=$((failed + 1))
+		echo "not ok $tests - $2"
+	fi
+}
+
+# is GOT WANTED NAME
+is() {
+	[ "$1" = "$2" ]
+	ok $? "$3"
+	[ "$1" = "$2" ] || printf '# got:    %s\n# wanted: %s\n' "${1//$'\n'/$'\n#         '}" \
+		"${2//$'\n'/$'\n#         '}"
+}
+
+# like TEXT REGEX NAME
+like() {
+	grep -Eq -- "$2" <<<"$1"
+	ok $? "$3"
+	grep -Eq -- "$2" <<<"$1" || printf '# no match for %s in:\n# %s\n' "$2" "${1//$'\n'/$'\n# '}"
+}
+
+done_testing() {
+	echo "1..$tests"
+	exit $((failed != 0))
+}
+
+# until_true SECONDS COMMAND...: tries COMMAND until it succeeds
+until_true() {
+	local tries=$(($1 * 50))
+	shift
+	until "$@"; do
+		[ $((tries -= 1)) -gt 0 ] || return 1
+		sleep 0.02
+	done
+}
+
+# start NAME COMMAND...: runs COMMAND in the background, its output to $tmp/NAME.out
+# and .err, its stdin held open by a pipe; sets pid.
+start() {
+	local name=$1
+	shift
+	mkfifo "$tmp/$name.in"
+	"$@" <"$tmp/$name.in" >"$tmp/$name.out" 2>"$tmp/$name.err" &
+	pid=$!
+	children+=("$pid")
+	exec {hold}>"$tmp/$name.in"
+}
+
+# start_guest NAME OPTIONS...: starts a test guest, and waits until it is made
+start_guest() {
+	start "$1" "$guest" "${@:2}"
+	until_true 10 grep -q '^guest' "$tmp/$1.err"
+}
+
+# start_kvmstat NAME OPTIONS...: starts kvmstat, and waits until it traces
+start_kvmstat() {
+	start "$1" "$kvmstat" "${@:2}"
+	until_true 10 tracing "$pid"
+}
+
+# tracing PID: that kvmstat's instance is there and on
+tracing() {
+	[ "$(cat "$instances/kvmstat.$1/tracing_on" 2>/dev/null)" = 1 ]
+}
+
+# end PID [SIGNAL]: ends a child; sets status
+end() {
+	kill "-${2:-TERM}" "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+	status=$?
+}
+
+# sums FILE: of the rows of kvmstat -H, each (pid, vcpu) and its columns' sums
+sums() {
+	awk -F'\t' -v OFS='\t' '{
+		k = $1 FS $2; seen[k] = 1
+		for (i = 3; i <= 11; i++) sum[k, i] += $i
+	} END {
+		for (k in seen) {
+			line = k
+			for (i = 3; i <= 11; i++) line = line OFS sum[k, i]
+			print line
+		}
+	}' "$1" | sort -n -k1,1 -k2,2
+}
+
+clean_up() {
+	local child
+	for child in "${children[@]}"; do
+		kill -KILL "$child" 2>/dev/null
+	done
+	wait 2>/dev/null
+	umount "$tmp/tracefs" 2>/dev/null
+	rm -rf "$tmp"
+}
+trap clean_up EXIT
+
+# skip_all WHY: leaves the whole test out, which CI does not accept
+skip_all() {
+	if [ "${CI:-}" = true ]; then
+		echo "1..1"
+		echo "not ok 1 - $1"
+		exit 1
+	fi
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+# Tests of a live host need root and KVM.  They look at tracefs through a mount of
+# their own, which is in a mount name space of their own and not where kvmstat
+# would find it: for kvmstat, tracefs is mounted only if the host has it mounted.
+live_host() {
+	[ "$(id -u)" -eq 0 ] || skip_all "needs root"
+	[ -w /dev/kvm ] || skip_all "needs /dev/kvm"
+	if [ "${OWN_MOUNTS:-}" != "$0" ]; then
+		rm -rf "$tmp"
+		OWN_MOUNTS=$0 exec unshare --mount bash "$0"
+	fi
+	mkdir "$tmp/tracefs"
+	mount -t tracefs nodev "$tmp/tracefs"
+}
+instances=$tmp/tracefs/instances
+
+# Whether the host has only the software backend, which never fires kvm_exit.
+software_backend() {
+	[ -d /sys/module/kvm_pvm ] && ! [ -d /sys/module/kvm_intel ] && ! [ -d /sys/module/kvm_amd ]
+}
+
+# expected LETTERS LOOPS <FILE: what kvmstat's sums should be after guest -l LETTERS -n
+# LOOPS printed FILE.  The software backend's own figures for exits count entries
+# after a host's interrupt too, and leave out port I/O: there the program tells.
+expected() {
+	local io=${1//[^oiq]/} all=${1//[^oiqmrwh]/} software=0
+	software_backend && software=1
+	awk -F'\t' -v OFS='\t' -v io=$((${#io} * $2 + 1)) -v all=$((${#all} * $2 + 1)) \
+		-v software=$software 'software { $3 = all; $7 = io; $11 = 0 } { print }' |
+		sort -n -k1,1 -k2,2
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Lost events are never silent, and the number is right.
+. "$(dirname "$0")/lib.sh"
+live_host
+
+# sum FILE: of the events that the lines in it say were lost
+sum() {
+	grep -o '[0-9]* on CPU' "$1" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+# overrun PID: what the kernel says that kvmstat PID's buffers overran by
+overrun() {
+	cat "$instances/kvmstat.$1"/per_cpu/cpu*/stats | awk '/^overrun/ { n += $2 } END { print n }'
+}
+
+# A guest at full speed on one CPU, one that makes few exits on the other.
+start_guest busy -n 0 -l n
+busy=$pid
+taskset -acp 0 "$busy" >/dev/null
+start_kvmstat lossy -b 1024 -H 0.5 6
+kvm=$pid
+sleep 0.6
+kill -STOP "$kvm"
+sleep 1
+start_guest known -d -n 200 -l oh -w
+known=$pid
+taskset -acp 1 "$known" >/dev/null
+echo >&"$hold"
+until_true 10 test -s "$tmp/known.out"
+end "$busy" KILL
+lost=$(overrun "$kvm")
+kill -CONT "$kvm"
+wait "$kvm"
+is $? 3 "events were lost: status 3"
+is "$(cat "$tmp/lossy.err")" "kvmstat: events lost: $lost on CPU 0 (raise -b, now 1024)" \
+	"one line, for the report that lost them: how many, as the kernel counted, where, and what to do"
+is "$(sums "$tmp/lossy.out" | grep "^$known	")" "$(expected oh 200 <"$tmp/known.out")" \
+	"what is counted on another CPU is right"
+end "$known"
+
+# The same where the page has no room for the number: it comes from the kernel's own count.
+for try in 1 2 3 4 5; do
+	start_guest "odd$try" -n 0 -l o
+	odd=$pid
+	start_kvmstat "odd_lossy$try" -b 8 -H 0.2 5
+	kvm=$pid
+	sleep 0.25
+	kill -STOP "$kvm"
+	sleep 0.2
+	end "$odd" KILL
+	lost=$(overrun "$kvm")
+	kill -CONT "$kvm"
+	wait "$kvm"
+	got=$(sum "$tmp/odd_lossy$try.err")
+	[ "$got" = "$lost" ] || echo "# got $got, wanted $lost"
+done >"$tmp/differences"
+is "$(cat "$tmp/differences")" "" "with tiny buffers: all that was lost is in the lines"
+
+done_testing
