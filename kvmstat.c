@@ -37,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -119,6 +120,7 @@ struct record {
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                   /* its number, or UNKNOWN */
+    bool here;                 /* a virtual machine has it now */
     int64_t counts[NCOUNTERS]; /* since the last report; see count_mmio for negative ones */
 };
 
@@ -129,6 +131,7 @@ struct guest {
     struct vcpu **vcpus; /* in order of their numbers */
     size_t nvcpus;       /* how many */
     bool alive;          /* the process still has vCPUs */
+    bool busy;           /* it had events in this interval */
     bool look;           /* one of its threads' vCPUs is being looked for */
 };
 
@@ -206,9 +209,8 @@ struct column {
 /* A trace event that kvmstat can count. */
 struct event_type {
     const char *name; /* under events/ */
-    /* counts event r of thread t, read from s */
-    void (*count)(
-        struct thread *t, const struct event_type *type, const struct record *r, struct stream *s);
+    /* counts the next event of s, one of thread t */
+    void (*count)(struct thread *t, const struct event_type *type, struct stream *s);
     bool wanted;                  /* the columns need it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
 };
@@ -237,7 +239,6 @@ enum { POLL_STDOUT, POLL_NEW_VMS, FIRST_STREAM };
 
 /* The tracefs instance. */
 static struct {
-    int tracefs;             /* directory of the file system, or -1 */
     int instances;           /* directory of all instances, or -1 */
     char name[32];           /* this instance's directory in it */
     int hold;                /* its tracing_on: while it is open nobody can remove the instance */
@@ -250,7 +251,7 @@ static struct {
     int new_vms;             /* inotify: readable when a virtual machine was made; or -1 */
     struct stream **heap;    /* room for nstreams: those with an event to count */
     bool lossy;              /* some report lost events */
-} trace = {.tracefs = -1, .instances = -1, .hold = -1, .life = -1, .new_vms = -1};
+} trace = {.instances = -1, .hold = -1, .life = -1, .new_vms = -1};
 
 /* Everything that is known of guests. */
 static struct {
@@ -318,29 +319,23 @@ static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, 
 static const struct reason arm64_reasons[] = {
     {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
 
-/* kvm_userspace_exit: reason, a KVM_EXIT number of linux/kvm.h. */
-static const struct reason user_reasons[] = {
-    {2, IOX}, {5, HALTX}, {6, MMIOX}, {7, IRQWX}, {0, NCOUNTERS}};
+/* kvm_userspace_exit: reason.  linux/kvm.h, which musl-gcc does not find. */
+enum { KVM_EXIT_IO = 2, KVM_EXIT_HLT = 5, KVM_EXIT_MMIO = 6, KVM_EXIT_IRQ_WINDOW_OPEN = 7 };
+static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, HALTX},
+    {KVM_EXIT_MMIO, MMIOX}, {KVM_EXIT_IRQ_WINDOW_OPEN, IRQWX}, {0, NCOUNTERS}};
 
 #define SVM_NPF 0x400        /* exit_reason: nested page fault */
 #define SVM_NPF_RESERVED 0x8 /* in info1: a reserved bit was set, as KVM marks MMIO */
 #define ARM64_IRQ 0          /* ret's low byte: an interrupt */
 #define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
-#define USER_IO 2            /* KVM_EXIT_IO */
-#define USER_MMIO_REASON 6   /* KVM_EXIT_MMIO */
 
-static void count_exit(
-    struct thread *, const struct event_type *, const struct record *, struct stream *);
-static void count_user_exit(
-    struct thread *, const struct event_type *, const struct record *, struct stream *);
-static void count_irq(
-    struct thread *, const struct event_type *, const struct record *, struct stream *);
-static void count_emulation(
-    struct thread *, const struct event_type *, const struct record *, struct stream *);
-static void count_mmio(
-    struct thread *, const struct event_type *, const struct record *, struct stream *);
+static void count_exit(struct thread *, const struct event_type *, struct stream *);
+static void count_user_exit(struct thread *, const struct event_type *, struct stream *);
+static void count_irq(struct thread *, const struct event_type *, struct stream *);
+static void count_emulation(struct thread *, const struct event_type *, struct stream *);
+static void count_mmio(struct thread *, const struct event_type *, struct stream *);
 
-/* The events, by which the code knows them; choose_events() picks those that are needed. */
+/* The events, by which the code knows them; enable_events() picks those that are needed. */
 enum event {
     KVM_EXIT,
     KVM_ENTRY,
@@ -439,8 +434,8 @@ static uint64_t load(const uint8_t *p, size_t size)
 }
 
 /*
- * Parses the digits at *s, at least one, up to max; sets *s behind them.  False
- * if there are none or the number is larger.
+ * Parses the digits at *s, at least one, up to max (9 or more); sets *s behind
+ * them.  False if there are none or the number is larger.
  */
 static bool parse_digits(const char **s, uint64_t max, uint64_t *value)
 {
@@ -469,8 +464,8 @@ static int parse_int(const char *s)
 /* Makes room for size more bytes in t, and gives the place of the first. */
 static char *reserve(struct text *t, size_t size)
 {
-    if (t->space - t->size < size) {
-        t->space = (t->size + size) * 2;
+    if (t->s == NULL || t->space - t->size < size) {
+        t->space = (t->size + size) * 2 + 1;
         t->s = resize(t->s, t->space, 1);
     }
     return t->s + t->size;
@@ -608,11 +603,13 @@ static bool parse_header_page(struct page_layout *page, char *text)
 
     *page = (struct page_layout){.size = 0};
     while ((text = next_field(text, &name, &f)) != NULL) {
+        if (f.offset >= 64 || f.size >= 1u << 24)
+            continue;
         if (strcmp(name, "timestamp") == 0)
             page->time = f;
         else if (strcmp(name, "commit") == 0)
             page->commit = f;
-        else if (strcmp(name, "data") == 0 && f.offset < 64 && f.size < 1u << 24) {
+        else if (strcmp(name, "data") == 0) {
             page->data = f.offset;
             page->size = f.offset + f.size;
         }
@@ -838,7 +835,7 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
  */
 static int process_of(int tid)
 {
-    /* Not endless, even where numbers came into use again. */
+    /* A number that came into use again could make a circle of births. */
     for (int generation = 0; generation < BIRTHS; generation++) {
         char path[64], status[4096], *tgid;
 
@@ -856,7 +853,8 @@ static int process_of(int tid)
 /* The slot of tid in world.threads, or the empty one where it belongs. */
 static struct thread **thread_slot(int tid)
 {
-    size_t i = (uint32_t)tid * 2654435769u & (world.space - 1);
+    /* The multiplier's high bits are the well mixed ones. */
+    size_t i = (size_t)((uint64_t)((uint32_t)tid * 2654435769u) * world.space >> 32);
 
     while (world.threads[i] != NULL && world.threads[i]->tid != tid)
         i = (i + 1) & (world.space - 1);
@@ -941,6 +939,20 @@ static long vcpu_by_name(int tid)
     return -1;
 }
 
+/* The number of the only vCPU that g has; -1 if it has none or more. */
+static long only_vcpu(const struct guest *g)
+{
+    long id = -1;
+
+    for (size_t i = 0; i < g->nvcpus; i++) {
+        if (g->vcpus[i]->here && id >= 0)
+            return -1;
+        if (g->vcpus[i]->here)
+            id = g->vcpus[i]->id;
+    }
+    return id;
+}
+
 /* Notes, for each thread of m's guest, which of m's vCPUs debugfs says that it ran last. */
 static void see_threads(const struct vm *m)
 {
@@ -976,9 +988,9 @@ static struct vcpu *find_vcpu(struct thread *t)
         return before;
     if (id < 0)
         id = vcpu_by_name(t->tid);
-    if (id < 0 && t->guest->nvcpus == 1)
-        id = t->guest->vcpus[0]->id;
-    if (id >= 0 && id != UNKNOWN)
+    if (id < 0)
+        id = only_vcpu(t->guest);
+    if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
     return t->vcpu;
 }
@@ -989,33 +1001,42 @@ static struct vcpu *find_vcpu(struct thread *t)
  * do, which takes longer.
  */
 
-/* Adds the vCPUs that process pid has descriptors of; false if it has none. */
-static bool scan_descriptors(int pid)
+/* Whether the link at path, of a process's descriptor, begins with text; *rest follows it. */
+static bool is_descriptor(int dir, const char *path, const char *text, char rest[static 64])
 {
-    static const char prefix[] = "anon_inode:kvm-vcpu:";
-    char path[64], link[64];
+    char link[64];
+    ssize_t size = readlinkat(dir, path, link, sizeof(link) - 1);
+
+    if (size <= 0 || strncmp(link, text, strlen(text)) != 0)
+        return false;
+    link[size] = '\0';
+    strcpy(rest, link + strlen(text));
+    return true;
+}
+
+/* Finds the vCPUs that process pid has descriptors of. */
+static void scan_descriptors(int pid)
+{
+    char path[64], number[64];
     struct dirent *e;
-    bool found = false;
 
     snprintf(path, sizeof(path), "/proc/%d/fd", pid);
     DIR *d = open_dir(AT_FDCWD, path);
     while (d != NULL && (e = readdir(d)) != NULL) {
-        ssize_t size = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
-        if (size <= 0)
+        if (!is_descriptor(dirfd(d), e->d_name, "anon_inode:kvm-vcpu:", number))
             continue;
-        link[size] = '\0';
-        int id = strncmp(link, prefix, strlen(prefix)) == 0 ? parse_int(link + strlen(prefix)) : -1;
+        int id = parse_int(number);
         if (id >= 0) {
-            vcpu_of(guest_of(pid), id);
-            found = true;
+            struct guest *g = guest_of(pid);
+            g->alive = true;
+            vcpu_of(g, id)->here = true;
         }
     }
     if (d != NULL)
         closedir(d);
-    return found;
 }
 
-/* Adds the vCPUs of all processes, by their descriptors. */
+/* Finds the vCPUs of all processes, by their descriptors. */
 static void scan_processes(void)
 {
     DIR *d = open_dir(AT_FDCWD, "/proc");
@@ -1037,7 +1058,7 @@ static int compare_vms(const void *a, const void *b)
     return x->inode < y->inode ? -1 : x->inode > y->inode;
 }
 
-/* Adds the vCPUs that m's directory has to its guest. */
+/* Finds the vCPUs that m's directory has. */
 static void scan_vcpus(const struct vm *m)
 {
     DIR *d = open_dir(world.debugfs, m->name);
@@ -1046,10 +1067,73 @@ static void scan_vcpus(const struct vm *m)
     while (d != NULL && (e = readdir(d)) != NULL) {
         int id = strncmp(e->d_name, "vcpu", 4) == 0 ? parse_int(e->d_name + 4) : -1;
         if (id >= 0)
-            vcpu_of(m->guest, id);
+            vcpu_of(m->guest, id)->here = true;
     }
     if (d != NULL)
         closedir(d);
+}
+
+/*
+ * The guest whose virtual machine's directory has the given name, PID-FD: PID is the
+ * thread that made it, of whose process FD then was a descriptor.  NULL if that is
+ * no longer so.
+ */
+static struct guest *guest_of_vm(const char *name)
+{
+    const char *s = name;
+    uint64_t tid;
+    char path[96], rest[64];
+
+    if (!parse_digits(&s, INT_MAX, &tid) || *s++ != '-')
+        return NULL;
+    int pid = process_of((int)tid);
+    snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, s);
+    return is_descriptor(AT_FDCWD, path, "anon_inode:kvm-vm", rest) ? guest_of(pid) : NULL;
+}
+
+/* g has one virtual machine less: finds out which vCPUs it still has. */
+static void rescan_vcpus(struct guest *g)
+{
+    for (size_t i = 0; i < g->nvcpus; i++)
+        g->vcpus[i]->here = false;
+    for (size_t i = 0; i < world.nvms; i++) {
+        if (world.vms[i].guest == g)
+            scan_vcpus(&world.vms[i]);
+    }
+}
+
+/*
+ * Adds the virtual machine whose directory is e to world.vms, with what is known of
+ * it from the nold ones at old.  False if only a look at all processes can tell
+ * whose it is.
+ */
+static bool add_vm(const struct dirent *e, struct vm *old, size_t nold)
+{
+    struct vm key = {.inode = e->d_ino};
+    struct stat st;
+
+    if (!isdigit((unsigned char)*e->d_name) || strlen(e->d_name) >= sizeof(key.name) ||
+        fstatat(world.debugfs, e->d_name, &st, 0) != 0)
+        return true;
+    struct vm *known = nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
+    if (world.nvms % 64 == 0)
+        world.vms = resize(world.vms, world.nvms + 64, sizeof(*world.vms));
+    struct vm *m = &world.vms[world.nvms++];
+    if (known != NULL && strcmp(known->name, e->d_name) == 0) {
+        *m = *known;
+        known->guest = NULL; /* what keeps its guest is gone */
+    } else {
+        *m = key;
+        strcpy(m->name, e->d_name);
+    }
+    if (m->guest == NULL)
+        m->guest = guest_of_vm(m->name);
+    if (m->links == st.st_nlink)
+        return true;
+    m->links = st.st_nlink;
+    if (m->guest != NULL)
+        scan_vcpus(m);
+    return m->guest != NULL;
 }
 
 /* Reads the directory kvm of debugfs anew. */
@@ -1059,73 +1143,49 @@ static void scan_vms(void)
     struct vm *old = world.vms;
     size_t nold = world.nvms;
     struct dirent *e;
-    bool strange = false;
+    bool found = true;
 
+    if (d == NULL)
+        return;
     world.vms = NULL;
     world.nvms = 0;
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        struct vm key = {.inode = e->d_ino};
-        struct stat st;
-        /* PID is the thread that created the machine. */
-        int tid = (int)strtol(e->d_name, NULL, 10);
-        if (tid <= 0 || strlen(e->d_name) >= sizeof(key.name) ||
-            fstatat(world.debugfs, e->d_name, &st, 0) != 0)
-            continue;
-        const struct vm *known =
-            nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
-        if (world.nvms % 64 == 0)
-            world.vms = resize(world.vms, world.nvms + 64, sizeof(*world.vms));
-        struct vm *m = &world.vms[world.nvms++];
-        *m = known != NULL && strcmp(known->name, e->d_name) == 0 ? *known : key;
-        if (m->name[0] == '\0') {
-            strcpy(m->name, e->d_name);
-            int pid = process_of(tid);
-            if (kill(pid, 0) == 0 || errno != ESRCH)
-                m->guest = guest_of(pid);
-            else
-                strange = true;
-        }
-        if (m->links != st.st_nlink && m->guest != NULL)
-            scan_vcpus(m);
-        m->links = st.st_nlink;
-    }
-    if (d != NULL)
-        closedir(d);
-    free(old);
+    while ((e = readdir(d)) != NULL)
+        found &= add_vm(e, old, nold);
+    closedir(d);
     if (world.nvms > 1)
         qsort(world.vms, world.nvms, sizeof(*world.vms), compare_vms);
-    if (strange)
-        scan_processes(); /* the thread that created one is gone: another has it */
-}
-
-/* Adds all guests and their vCPUs. */
-static void scan_guests(void)
-{
-    if (world.debugfs >= 0)
-        scan_vms();
-    else
+    for (size_t i = 0; i < nold; i++) {
+        if (old[i].guest != NULL)
+            rescan_vcpus(old[i].guest);
+    }
+    free(old);
+    if (!found)
         scan_processes();
 }
 
-/* Finds out which guests are still there. */
-static void check_guests(void)
+/* Finds all guests, their vCPUs, and which of those known are still there. */
+static void scan_guests(void)
 {
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->alive = false;
+    if (world.debugfs < 0) {
+        scan_processes();
+        return;
+    }
+    scan_vms();
     for (size_t i = 0; i < world.nvms; i++) {
         struct guest *g = world.vms[i].guest;
         if (g == NULL)
             continue;
         if (!g->alive)
             g->alive = kill(g->pid, 0) == 0 || errno != ESRCH;
-        /* Two links, but none for a vCPU: there is none yet, or the kernel makes them no directory. */
+        /* No link for a vCPU: there is none yet, or the kernel makes them no directories. */
         if (world.vms[i].links == 2)
             scan_descriptors(g->pid);
     }
     for (size_t i = 0; i < world.nguests; i++) {
-        struct guest *g = world.guests[i];
-        if (!g->alive)
-            g->alive = scan_descriptors(g->pid);
+        if (!world.guests[i]->alive)
+            scan_descriptors(world.guests[i]->pid);
     }
 }
 
@@ -1185,31 +1245,54 @@ static void free_guest(struct guest *g)
     free(g);
 }
 
-/* Forgets guests that are gone, threads that are gone, and what was counted. */
-static void forget(void)
+/*
+ * Forgets threads that are gone.  One that had events keeps its place until the next
+ * report: there may be more of them, which only that place gives to its process.
+ */
+static void forget_threads(void)
 {
-    size_t kept = 0, dropped = 0;
+    size_t dropped = 0;
 
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
             continue;
-        if (!t->guest->alive ||
-            (!t->active && syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
+        t->guest->busy |= t->active;
+        if (!t->active &&
+            (!t->guest->alive || syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
             t->tid = 0;
             dropped++;
         }
         t->active = false;
     }
-    if (dropped != 0)
-        rebuild_threads(world.space);
+    if (dropped == 0)
+        return;
+    rebuild_threads(world.space);
+    for (size_t i = 0; i < trace.nstreams; i++)
+        trace.streams[i].thread = NULL;
+}
+
+/* Forgets guests that are gone and had no events in this interval. */
+static void forget_guests(void)
+{
+    size_t kept = 0;
+
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        if (!g->alive) {
+        if (g->alive || g->busy)
+            world.guests[kept++] = g;
+        else
             free_guest(g);
-            continue;
-        }
-        world.guests[kept++] = g;
+    }
+    world.nguests = kept;
+}
+
+/* Makes all counts ready for the next interval. */
+static void clear_counts(void)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        g->busy = false;
         for (size_t j = 0; j < g->nvcpus; j++) {
             for (int k = 0; k < NCOUNTERS; k++) {
                 /* A negative count waits until it can be paid; see count_mmio(). */
@@ -1218,7 +1301,6 @@ static void forget(void)
             }
         }
     }
-    world.nguests = kept;
 }
 
 /*
@@ -1254,16 +1336,15 @@ static enum counter exit_counter(const struct event_type *type, const struct rec
     return counter_of(svm_reasons, reason);
 }
 
-static void count_exit(
-    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+static void count_exit(struct thread *t, const struct event_type *type, struct stream *s)
 {
-    enum counter c = exit_counter(type, r);
+    enum counter c = exit_counter(type, &s->next);
 
     t->counts[EXITS]++;
     if (c != NCOUNTERS)
         t->counts[c]++;
     t->last_exit = c == EPTV ? MOVES_FROM_EPTV : c == NCOUNTERS ? MOVES : SETTLED;
-    t->exit_time = r->time;
+    t->exit_time = s->next.time;
     t->exit_stream = s;
 }
 
@@ -1273,11 +1354,9 @@ static void count_exit(
  * events that came in between may be lost.  If the exit stands in a report that
  * is out already, eptv is negative now, shown as 0, and paid by the next.
  */
-static void count_mmio(
-    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+static void count_mmio(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    (void)r;
     if ((t->last_exit == MOVES || t->last_exit == MOVES_FROM_EPTV) && t->exit_time >= s->gap &&
         t->exit_time >= t->exit_stream->gap) {
         if (t->last_exit == MOVES_FROM_EPTV)
@@ -1292,16 +1371,14 @@ static void count_mmio(
  * access across two pages, OUTS from MMIO) goes to user space again without an
  * exit of the guest, and without being emulated anew.
  */
-static void count_user_exit(
-    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+static void count_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
 {
-    uint64_t reason = field_value(r, type->fields[REASON]);
+    uint64_t reason = field_value(&s->next, type->fields[REASON]);
 
-    (void)s;
-    if (field_value(r, type->fields[ERRNO]) != 0)
+    if (field_value(&s->next, type->fields[ERRNO]) != 0)
         return; /* a signal or an error: the guest did not exit */
-    bool again = t->last_exit == USER_MMIO && (reason == USER_MMIO_REASON || reason == USER_IO);
-    t->last_exit = reason == USER_MMIO_REASON ? USER_MMIO : SETTLED;
+    bool again = t->last_exit == USER_MMIO && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
+    t->last_exit = reason == KVM_EXIT_MMIO ? USER_MMIO : SETTLED;
     if (again)
         return;
     enum counter c = counter_of(user_reasons, reason);
@@ -1310,24 +1387,20 @@ static void count_user_exit(
         t->counts[c]++;
 }
 
-static void count_irq(
-    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+static void count_irq(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    (void)r;
     (void)s;
     t->counts[IRQS]++;
 }
 
-static void count_emulation(
-    struct thread *t, const struct event_type *type, const struct record *r, struct stream *s)
+static void count_emulation(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    (void)r;
     (void)s;
     t->counts[EMUL]++;
     if (t->last_exit == USER_MMIO)
-        t->last_exit = SETTLED;
+        t->last_exit = SETTLED; /* another instruction */
 }
 
 /* Counts the next event of s. */
@@ -1357,7 +1430,7 @@ static void count(struct stream *s)
     if (type->fields[VCPU_ID].size != 0)
         tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
     if (type->count != NULL)
-        type->count(t, type, r, s);
+        type->count(t, type, s);
 }
 
 /*
@@ -1390,25 +1463,30 @@ static _Noreturn void fail_trace(const char *object)
     fail("%s: %s (%s)", object, strerror(error), remedy);
 }
 
-/*
- * The root directory of the file system type, which has the given magic number:
- * where it usually is mounted, else a mount of our own that is attached nowhere
- * and goes with the descriptor (Linux 5.2).  -1 with errno.
- */
-static int open_kernel_fs(const char *path, const char *type, long magic)
+/* The directory path, if a file system with the given magic number is mounted there; else -1. */
+static int open_mounted(const char *path, long magic)
 {
     struct statfs fs;
     int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd >= 0 && fstatfs(fd, &fs) == 0 && (long)fs.f_type == magic)
-        return fd;
-    if (fd >= 0)
+    if (fd >= 0 && (fstatfs(fd, &fs) != 0 || (long)fs.f_type != magic)) {
         close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/*
+ * The root directory of a file system type: in a mount of our own, which is attached
+ * nowhere and goes with the descriptor (Linux 5.2).  -1 with errno.
+ */
+static int open_detached(const char *type)
+{
     enum { OPEN_CLOEXEC = 1, CMD_CREATE = 6, MOUNT_CLOEXEC = 1 }; /* linux/mount.h */
-    int context = (int)syscall(SYS_fsopen, type, OPEN_CLOEXEC);
+    int context = (int)syscall(SYS_fsopen, type, OPEN_CLOEXEC), fd = -1;
+
     if (context < 0)
         return -1;
-    fd = -1;
     if (syscall(SYS_fsconfig, context, CMD_CREATE, NULL, NULL, 0) == 0)
         fd = (int)syscall(SYS_fsmount, context, MOUNT_CLOEXEC, 0);
     int error = errno;
@@ -1499,21 +1577,31 @@ static void remove_dead_instances(void)
 static void create_instance(void)
 {
     snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
+    /* Until it is held, another kvmstat that starts would take it for a dead one's. */
+    if (flock(trace.instances, LOCK_EX) != 0)
+        fail_trace("/sys/kernel/tracing/instances");
+    remove_dead_instances();
     start_janitor();
-    /* Until it is held, another kvmstat that starts may take it for a dead one's (ENODEV: now). */
-    do {
-        if (mkdirat(trace.instances, trace.name, 0700) != 0)
-            fail_trace("tracefs instance");
-        trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
-    } while (trace.hold < 0 && (errno == ENOENT || errno == ENODEV));
+    if (mkdirat(trace.instances, trace.name, 0700) != 0) {
+        int error = errno;
+        if (error == EEXIST) { /* of another PID name space: not ours to remove */
+            kill(trace.janitor, SIGKILL);
+            waitpid(trace.janitor, NULL, 0);
+            trace.janitor = 0;
+        }
+        errno = error;
+        fail_trace("tracefs instance");
+    }
+    trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
     if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
         fail_trace("tracing_on");
+    flock(trace.instances, LOCK_UN);
 }
 
 /* The one way out, for leave() and leave_by_signal(). */
 static void clean_up(void)
 {
-    int status = 1;
+    int status;
 
     for (size_t i = 0; i < trace.nstreams; i++)
         close(trace.streams[i].fd);
@@ -1524,12 +1612,12 @@ static void clean_up(void)
     close(trace.life);
     while (waitpid(trace.janitor, &status, 0) < 0 && errno == EINTR)
         ;
-    /* The janitor may have been killed. */
-    if (status != 0 && !remove_instance())
+    /* Somebody may have killed the janitor. */
+    if (WIFSIGNALED(status) ? !remove_instance() : status != 0)
         fprintf(stderr,
-            "kvmstat: tracefs instance %s: %s (somebody has a file of it open: "
+            "kvmstat: tracefs instance %s: in use (somebody has a file of it open: "
             "rmdir it later, or the next kvmstat will)\n",
-            trace.name, strerror(errno));
+            trace.name);
 }
 
 static _Noreturn void leave(int status)
@@ -1584,13 +1672,13 @@ static void enable_events(void)
     }
     const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
     events[KVM_EXIT].wanted &= !software;
-    events[KVM_USERSPACE_EXIT].wanted &= !events[KVM_EXIT].wanted;
+    events[KVM_USERSPACE_EXIT].wanted &= software;
     events[KVM_MMIO].wanted &= events[KVM_EXIT].wanted;
     /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
     events[KVM_ENTRY].wanted &=
         events[KVM_EXIT].wanted && exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0;
     if (!events[KVM_EXIT].wanted && !events[KVM_USERSPACE_EXIT].wanted)
-        fail("kvm: no trace events (load it: modprobe kvm_intel, or kvm_amd)");
+        fail("kvm: no trace event that tells exits (this architecture is not known to kvmstat)");
     /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
     if (write_file(trace.instances, instance_path("events/task/task_newtask/filter"),
             "clone_flags & 0x10000") != 0)
@@ -1602,32 +1690,47 @@ static void enable_events(void)
     }
 }
 
+/* Appends the ids of the threads of the processes of -p to t; gives how many. */
+static size_t put_threads(struct text *t)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < options.npids; i++) {
+        char path[64];
+        struct dirent *e;
+        snprintf(path, sizeof(path), "/proc/%d/task", options.pids[i]);
+        DIR *d = open_dir(AT_FDCWD, path);
+        while (d != NULL && (e = readdir(d)) != NULL) {
+            if (parse_int(e->d_name) <= 0)
+                continue;
+            put_bytes(t, e->d_name, strlen(e->d_name));
+            put_bytes(t, " ", 1);
+            n++;
+        }
+        if (d != NULL)
+            closedir(d);
+    }
+    return n;
+}
+
 /* Lets only the threads of the processes of -p be traced, and those that they will start. */
 static void set_pids(void)
 {
+    struct text t = {.s = NULL};
+    size_t n = 0, before;
+
     set("options/event-fork", "1");
-    int fd =
-        openat(trace.instances, instance_path("set_event_pid"), O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (fd < 0)
-        fail_trace("set_event_pid");
     /* A thread may start another between our reading of the list and our writing. */
-    for (int round = 0; round < 2; round++) {
-        for (size_t i = 0; i < options.npids; i++) {
-            char path[64];
-            struct dirent *e;
-            snprintf(path, sizeof(path), "/proc/%d/task", options.pids[i]);
-            DIR *d = open_dir(AT_FDCWD, path);
-            while (d != NULL && (e = readdir(d)) != NULL) {
-                size_t size = strlen(e->d_name);
-                if (parse_int(e->d_name) > 0 && write(fd, e->d_name, size) != (ssize_t)size &&
-                    errno != ESRCH)
-                    fail_trace("set_event_pid");
-            }
-            if (d != NULL)
-                closedir(d);
-        }
-    }
-    close(fd);
+    do {
+        before = n;
+        t.size = 0;
+        n = put_threads(&t);
+        if (n == 0)
+            fail("-p: no such process (it has ended)"); /* and nothing set would trace all */
+        put_bytes(&t, "", 1);
+        set("set_event_pid", t.s);
+    } while (n > before);
+    free(t.s);
 }
 
 static int compare_streams(const void *a, const void *b)
@@ -1671,10 +1774,10 @@ static void open_streams(void)
 /* Opens debugfs's directory of virtual machines, if there is one, and watches it. */
 static void open_debugfs(void)
 {
-    int debugfs = open_kernel_fs("/sys/kernel/debug", "debugfs", DEBUGFS_MAGIC);
+    int debugfs = open_mounted("/sys/kernel/debug", DEBUGFS_MAGIC);
     char path[64];
 
-    if (debugfs < 0)
+    if (debugfs < 0 && (debugfs = open_detached("debugfs")) < 0)
         return;
     world.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(debugfs);
@@ -1694,18 +1797,25 @@ static uint64_t start_tracing(void)
         files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    trace.tracefs = open_kernel_fs("/sys/kernel/tracing", "tracefs", TRACEFS_MAGIC);
-    if (trace.tracefs < 0)
+    int tracefs = open_mounted("/sys/kernel/tracing", TRACEFS_MAGIC);
+    if (tracefs < 0 && (tracefs = open_detached("tracefs")) < 0) {
+        int error = errno;
+        /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
+        if (error == ENOSYS)
+            tracefs = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
+        errno = error;
+    }
+    if (tracefs < 0)
         fail_trace("/sys/kernel/tracing");
-    if (faccessat(trace.tracefs, "events/kvm", F_OK, 0) != 0) {
+    if (faccessat(tracefs, "events/kvm", F_OK, 0) != 0) {
         if (errno == ENOENT)
             fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
         fail_trace("/sys/kernel/tracing");
     }
-    trace.instances = openat(trace.tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (trace.instances < 0)
         fail_trace("/sys/kernel/tracing/instances");
-    remove_dead_instances();
+    close(tracefs);
     create_instance();
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set("buffer_size_kb", text);
@@ -1740,9 +1850,10 @@ static void add_lost(struct stream *s)
 
     /* Not from the page: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0 ||
-        (overrun = strstr(text, "\noverrun: ")) == NULL)
+    if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0)
         fail_trace(path);
+    if ((overrun = strstr(text, "\noverrun: ")) == NULL)
+        fail("%s: not understood (is this kernel newer than kvmstat?)", path);
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
     s->lost += total - s->overrun;
     s->overrun = total;
@@ -1751,6 +1862,7 @@ static void add_lost(struct stream *s)
 /* Reads the next sub-buffer of s; false if it has none now. */
 static bool read_subbuf(struct stream *s)
 {
+    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
     ssize_t size;
 
     if (s->page == NULL)
@@ -1766,6 +1878,7 @@ static bool read_subbuf(struct stream *s)
         fail("CPU %d: a sub-buffer that is larger than it can be", s->cpu);
     if (s->subbuf.missed)
         add_lost(s);
+    s->subbuf.missed |= missed;
     return true;
 }
 
@@ -1813,8 +1926,12 @@ static void drain(uint64_t until)
     struct stream **heap = trace.heap;
     size_t n = 0;
 
+    /* Only now, after the clock was read, can the buffers tell of all before that time. */
+    poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0);
     for (size_t i = 0; i < trace.nstreams; i++) {
         struct stream *s = &trace.streams[i];
+        if ((trace.polls[FIRST_STREAM + i].revents & POLLERR) != 0)
+            trace.polls[FIRST_STREAM + i].fd = -1; /* a CPU that was never online */
         if (s->has_next || ((trace.polls[FIRST_STREAM + i].revents & POLLIN) != 0 && fill(s)))
             heap[n++] = s;
     }
@@ -2046,6 +2163,16 @@ static void put_header(struct text *t, const char *stamp, const size_t widths[CO
     put_line(t, &line, columns[COLUMN_NAME].name, widths);
 }
 
+/* Whether -p asks for process pid, or there is no -p. */
+static bool is_asked_for(int pid)
+{
+    for (size_t i = 0; i < options.npids; i++) {
+        if (options.pids[i] == pid)
+            return true;
+    }
+    return options.npids == 0;
+}
+
 /* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
@@ -2053,29 +2180,30 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 
     for (int i = 0; i < NCOUNTERS; i++)
         counted |= v->counts[i] > 0;
-    for (size_t i = 0; i < options.npids; i++) {
-        if (options.pids[i] == g->pid)
-            return counted || (g->alive && v->id != UNKNOWN);
-    }
-    return options.npids == 0 && (counted || (g->alive && v->id != UNKNOWN));
+    return is_asked_for(g->pid) && (counted || (g->alive && v->here));
 }
 
-/* Says on stderr what was lost since the last report. */
+/* Says on stderr what was lost since the last report, in one line. */
 static void report_lost(void)
 {
-    bool any = false;
+    struct text t = {.s = NULL};
+    char part[64];
 
     for (size_t i = 0; i < trace.nstreams; i++) {
         struct stream *s = &trace.streams[i];
-        if (s->lost != 0)
-            fprintf(stderr, "%s %" PRIu64 " on CPU %d",
-                any ? "," : "kvmstat: events lost:", s->lost, s->cpu);
-        any |= s->lost != 0;
+        if (s->lost == 0)
+            continue;
+        snprintf(part, sizeof(part), "%s %" PRIu64 " on CPU %d", t.size == 0 ? "" : ",", s->lost,
+            s->cpu);
+        put_bytes(&t, part, strlen(part));
         s->lost = 0;
     }
-    if (any)
-        fprintf(stderr, " (raise -b, now %" PRIu64 ")\n", options.kib);
-    trace.lossy |= any;
+    if (t.size == 0)
+        return;
+    fprintf(stderr, "kvmstat: events lost:%.*s (raise -b, now %" PRIu64 ")\n", (int)t.size, t.s,
+        options.kib);
+    free(t.s);
+    trace.lossy = true;
 }
 
 /* Appends the rows of all vCPUs to t, under a header if it is due; gives their number. */
@@ -2118,8 +2246,9 @@ static void report(uint64_t end)
     static bool said;             /* that there is no guest */
     char stamp[64];
 
+    for (size_t i = 0; i < trace.nstreams; i++)
+        trace.polls[FIRST_STREAM + i].fd = trace.streams[i].fd; /* it may be online now */
     scan_guests();
-    check_guests();
     find_vcpus(true);
     report_lost();
     format_stamp(end, stamp, sizeof(stamp));
@@ -2131,7 +2260,12 @@ static void report(uint64_t end)
             options.npids == 0 ? "" : " in the processes of -p");
     said = nrows == 0;
     write_out(&t);
-    forget();
+    /* While there are missed intervals to report, their guests and threads may be gone already. */
+    if (now(CLOCK_MONOTONIC) < end + options.interval) {
+        forget_threads();
+        forget_guests();
+    }
+    clear_counts();
 }
 
 /*
@@ -2241,7 +2375,8 @@ static void parse_options(int argc, char **argv)
 
     opterr = 0;
     while ((c = getopt(argc, argv, "+:b:hHnp:T:V")) != -1) {
-        char word[] = {'-', (char)optopt, '\0'};
+        char letter[] = {'-', (char)optopt, '\0'};
+        const char *word = optopt == '-' ? argv[optind] : letter; /* --anything */
         switch (c) {
         case 'b': parse_kib(optarg); break;
         case 'h': print_help();
@@ -2284,6 +2419,7 @@ static void catch_signals(sigset_t *unblocked)
     if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
         sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* write() tells */
+    signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
 }
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 # kvmstat disturbs nobody, and leaves nothing behind, whatever ends it.
 . "$(dirname "$0")/lib.sh"
 live_host
+alone
 
 # Everything that is not kvmstat's own and that it might have changed.
 host() {

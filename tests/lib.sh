@@ -21,19 +21,23 @@ ok() {
 	fi
 }
 
+# note TEXT: its first lines, as a comment in the output
+note() {
+	head -n 20 <<<"$1" | cut -c 1-200 | sed 's/^/# /'
+}
+
 # is GOT WANTED NAME
 is() {
 	[ "$1" = "$2" ]
 	ok $? "$3"
-	[ "$1" = "$2" ] || printf '# got:    %s\n# wanted: %s\n' "${1//$'\n'/$'\n#         '}" \
-		"${2//$'\n'/$'\n#         '}"
+	[ "$1" = "$2" ] || { note "got: $1" && note "wanted: $2"; }
 }
 
 # like TEXT REGEX NAME
 like() {
 	grep -Eq -- "$2" <<<"$1"
 	ok $? "$3"
-	grep -Eq -- "$2" <<<"$1" || printf '# no match for %s in:\n# %s\n' "$2" "${1//$'\n'/$'\n# '}"
+	grep -Eq -- "$2" <<<"$1" || { note "no match for: $2" && note "in: $1"; }
 }
 
 done_testing() {
@@ -137,6 +141,12 @@ live_host() {
 	mount -t tracefs nodev "$tmp/tracefs"
 }
 instances=$tmp/tracefs/instances
+
+# For tests that look at all rows: no guest of others is to run.
+alone() {
+	[ -z "$("$kvmstat" -H 0.05 1 2>/dev/null)" ] ||
+		skip_all "a virtual machine is running that is not the tests'"
+}
 
 # Whether the host has only the software backend, which never fires kvm_exit.
 software_backend() {

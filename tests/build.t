@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# It builds everywhere, installs where it is told to, and is in order.
+. "$(dirname "$0")/lib.sh"
+cd "$top" || exit 1
+
+strict="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
+for compiler in gcc clang "musl-gcc -static"; do
+	if ! command -v "${compiler%% *}" >/dev/null; then
+		[ "${CI:-}" != true ]
+		ok $? "${compiler%% *} is not here # SKIP"
+		continue
+	fi
+	# shellcheck disable=SC2086 # lists of words
+	$compiler $strict -O2 -o "$tmp/kvmstat" kvmstat.c 2>"$tmp/err"
+	is "$?$(cat "$tmp/err")" 0 "$compiler: no warning"
+	is "$("$tmp/kvmstat" -V)" "kvmstat 1.0" "$compiler: it runs"
+done
+is "$(file -b "$tmp/kvmstat" 2>/dev/null | grep -c 'dynamically linked')" 0 "musl: static"
+
+cp Makefile kvmstat.c kvmstat.1 "$tmp"
+cd "$tmp" || exit 1
+rm -f kvmstat
+make -s install DESTDIR="$tmp/d" PREFIX=/usr CFLAGS=-O1 CPPFLAGS=-DNDEBUG >"$tmp/out" 2>&1
+is "$?$(cat "$tmp/out")" 0 "make install"
+is "$(cd d && find . -type f | sort | xargs)" "./usr/bin/kvmstat ./usr/share/man/man1/kvmstat.1" \
+	"DESTDIR and PREFIX"
+make -s uninstall DESTDIR="$tmp/d" PREFIX=/usr
+is "$(find d -type f)" "" "make uninstall"
+make -s install DESTDIR="$tmp/e" BINDIR=/b MANDIR=/m
+is "$(cd e && find . -type f | sort | xargs)" "./b/kvmstat ./m/man1/kvmstat.1" "BINDIR and MANDIR"
+make -s clean
+is "$(ls kvmstat 2>/dev/null)" "" "make clean"
+cd "$top" || exit 1
+
+for tool in clang-format mandoc shellcheck; do
+	command -v "$tool" >/dev/null || missing=$tool
+done
+if [ -n "${missing:-}" ] && [ "${CI:-}" != true ]; then
+	ok 0 "lint # SKIP needs $missing"
+else
+	make -s lint >"$tmp/out" 2>&1
+	# That a manual which it refers to is not in the host's index says nothing of this one.
+	is "$?$(grep -v 'mandoc.db\|referenced manual not found' "$tmp/out")" 0 "make lint"
+fi
+
+done_testing
