@@ -20,6 +20,7 @@ tests/guest: tests/guest.c
 check: all tests/guest
 	tests/check
 
+# tests/bench builds tests/reader.c itself
 bench: all tests/guest
 	tests/bench
 

@@ -50,20 +50,21 @@
 #define VERSION "1.0"
 
 #define NSEC 1000000000u          /* nanoseconds a second */
-#define MIN_INTERVAL (NSEC / 100) /* nanoseconds: 0.01 s */
+#define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
 #define MAX_INTERVAL 1000000u     /* seconds: 11 days */
 #define DEFAULT_KIB 2048          /* -b: of buffer for each CPU */
-#define TRACEFS_MAGIC 0x74726163  /* statfs(2): f_type */
-#define DEBUGFS_MAGIC 0x64626720  /* the same; here because musl-gcc has no linux/magic.h */
-#define MAX_KIB (1u << 30)        /* -b: 1 TiB; the kernel refuses less than that itself */
-#define NAP (NSEC / 50)           /* nanoseconds between two looks at busy buffers ... */
-#define SHORT_NAP (NSEC / 1000)   /* ... for ATTENTIVE after a virtual machine was made ... */
-#define ATTENTIVE (NSEC / 10)     /* ... in nanoseconds; ... */
-#define EAGER 20                  /* ... the first so many looks are not delayed at all */
+#define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
+#define NAP (NSEC / 50)           /* nanoseconds between two looks at busy buffers */
+#define SHORT_NAP (NSEC / 1000)   /* the same, while new guests are expected to start */
+#define ATTENTIVE (NSEC / 10)     /* nanoseconds: how long after a virtual machine was made */
+#define EAGER 20                  /* looks without a nap, after a quiet time */
 #define HEADER_EVERY 20           /* reports of one row under one header */
 #define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
 #define BIRTHS 4096               /* thread creations remembered */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
+
+#define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
+#define DEBUGFS_MAGIC 0x64626720 /* the same */
 
 /*
  * Types
@@ -135,12 +136,11 @@ struct guest {
     bool look;           /* one of its threads' vCPUs is being looked for */
 };
 
-/* What a thread's last exit allows its next event to say of it. */
+/* What a kvm_mmio makes of a thread's last exit. */
 enum last_exit {
-    SETTLED,         /* nothing more */
-    MOVES_FROM_EPTV, /* it counts as eptv, but moves to mmiox if kvm_mmio follows */
-    MOVES,           /* it has no column, but moves to mmiox if kvm_mmio follows */
-    USER_MMIO        /* kvm_userspace_exit: MMIO, whose instruction may not be over */
+    SETTLED,         /* nothing: it counts as it does */
+    MOVES_FROM_EPTV, /* it counts as eptv, and moves to mmiox */
+    MOVES            /* it has no column, and moves to mmiox */
 };
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
@@ -154,7 +154,8 @@ struct thread {
     bool told;                  /* its events carry the vCPU's number */
     bool fresh;                 /* new since vCPUs were last looked for */
     bool active;                /* it had an event since the last report */
-    enum last_exit last_exit;   /* what its next event may change */
+    enum last_exit last_exit;   /* what its next kvm_mmio does */
+    bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
     uint64_t exit_time;         /* the last exit's stamp */
     struct stream *exit_stream; /* where the last exit was read */
 };
@@ -208,8 +209,9 @@ struct column {
 
 /* A trace event that kvmstat can count. */
 struct event_type {
-    const char *name; /* under events/ */
-    /* counts the next event of s, one of thread t */
+    const char *name;     /* under events/ */
+    enum counter counter; /* the column it counts in, if it does nothing else; or NCOUNTERS */
+    /* counts the next event of s, one of thread t; or NULL */
     void (*count)(struct thread *t, const struct event_type *type, struct stream *s);
     bool wanted;                  /* the columns need it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
@@ -331,8 +333,6 @@ static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, 
 
 static void count_exit(struct thread *, const struct event_type *, struct stream *);
 static void count_user_exit(struct thread *, const struct event_type *, struct stream *);
-static void count_irq(struct thread *, const struct event_type *, struct stream *);
-static void count_emulation(struct thread *, const struct event_type *, struct stream *);
 static void count_mmio(struct thread *, const struct event_type *, struct stream *);
 
 /* The events, by which the code knows them; enable_events() picks those that are needed. */
@@ -349,16 +349,16 @@ enum event {
 
 static struct event_type events[NEVENTS] = {
     [KVM_EXIT] = {.name = "kvm/kvm_exit", .count = count_exit},
-    [KVM_ENTRY] = {.name = "kvm/kvm_entry"},
+    [KVM_ENTRY] = {.name = "kvm/kvm_entry", .counter = NCOUNTERS},
     [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit", .count = count_user_exit},
-    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq", .count = count_irq},
-    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn", .count = count_emulation},
+    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq", .counter = IRQS},
+    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn", .counter = EMUL},
     [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = count_mmio},
-    [TASK_NEWTASK] = {.name = "task/task_newtask"},
+    [TASK_NEWTASK] = {.name = "task/task_newtask", .counter = NCOUNTERS},
 };
 
-/* By common_type: the event's index in events[] plus one, or 0. */
-static uint8_t event_of_id[UINT16_MAX + 1];
+/* By common_type: the event, or NULL. */
+static const struct event_type *event_of_id[UINT16_MAX + 1];
 
 /* Names that monitors give their vCPU threads: a number between these. */
 static const struct {
@@ -1357,8 +1357,7 @@ static void count_exit(struct thread *t, const struct event_type *type, struct s
 static void count_mmio(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    if ((t->last_exit == MOVES || t->last_exit == MOVES_FROM_EPTV) && t->exit_time >= s->gap &&
-        t->exit_time >= t->exit_stream->gap) {
+    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
         if (t->last_exit == MOVES_FROM_EPTV)
             t->counts[EPTV]--;
         t->counts[MMIOX]++;
@@ -1377,8 +1376,8 @@ static void count_user_exit(struct thread *t, const struct event_type *type, str
 
     if (field_value(&s->next, type->fields[ERRNO]) != 0)
         return; /* a signal or an error: the guest did not exit */
-    bool again = t->last_exit == USER_MMIO && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
-    t->last_exit = reason == KVM_EXIT_MMIO ? USER_MMIO : SETTLED;
+    bool again = t->in_mmio && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
+    t->in_mmio = reason == KVM_EXIT_MMIO;
     if (again)
         return;
     enum counter c = counter_of(user_reasons, reason);
@@ -1387,31 +1386,15 @@ static void count_user_exit(struct thread *t, const struct event_type *type, str
         t->counts[c]++;
 }
 
-static void count_irq(struct thread *t, const struct event_type *type, struct stream *s)
-{
-    (void)type;
-    (void)s;
-    t->counts[IRQS]++;
-}
-
-static void count_emulation(struct thread *t, const struct event_type *type, struct stream *s)
-{
-    (void)type;
-    (void)s;
-    t->counts[EMUL]++;
-    if (t->last_exit == USER_MMIO)
-        t->last_exit = SETTLED; /* another instruction */
-}
-
 /* Counts the next event of s. */
 static void count(struct stream *s)
 {
     const struct record *r = &s->next;
     unsigned id = r->size < 2 ? 0 : (unsigned)load(r->data, 2); /* common_type */
 
-    if (event_of_id[id] == 0)
+    const struct event_type *type = event_of_id[id];
+    if (type == NULL)
         return;
-    const struct event_type *type = &events[event_of_id[id] - 1];
     int tid = (int)field_value(r, type->fields[COMMON_PID]);
     if (tid <= 0)
         return;
@@ -1429,8 +1412,12 @@ static void count(struct stream *s)
     t->active = true;
     if (type->fields[VCPU_ID].size != 0)
         tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
-    if (type->count != NULL)
+    if (type->count != NULL) {
         type->count(t, type, s);
+    } else if (type->counter != NCOUNTERS) {
+        t->counts[type->counter]++;
+        t->in_mmio = false;
+    }
 }
 
 /*
@@ -1667,7 +1654,7 @@ static void enable_events(void)
         int id = parse_format(type, text);
         if (id < 0)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-        event_of_id[id] = (uint8_t)(i + 1);
+        event_of_id[id] = type;
         type->wanted = true;
     }
     const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;

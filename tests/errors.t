@@ -3,10 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 
-name=kvme$$
-cp "$kvmstat" "$tmp/$name"
-chmod 755 "$tmp" "$tmp/$name"
-kvmstat=$tmp/$name
+own_name
+chmod 755 "$tmp"
 
 # fails WHAT LINE COMMAND...
 fails() {
@@ -16,7 +14,7 @@ fails() {
 	status=$?
 	is "$status$(cat "$tmp/out")" 1 "$what: status 1"
 	is "$(sed 's/cpu[0-9][0-9]*/cpuN/' "$tmp/err")" "kvmstat: $line" "$what: one line that says what to do"
-	! pgrep -x "$name" >/dev/null
+	nothing_left
 	ok $? "$what: nothing is left"
 }
 
@@ -56,6 +54,4 @@ fails "too few open files" "per_cpu/cpuN/trace_pipe_raw: Too many open files (ra
 files: ulimit -n, or sysctl fs.file-max)" prlimit --nofile=10:10 "$kvmstat" 0.1 1
 prlimit --nofile=9:1000 "$kvmstat" 0.1 1 >/dev/null 2>&1
 is $? 0 "a soft limit of open files is raised"
-is "$(ls "$instances" | xargs)" "" "no instance is left"
-
 done_testing

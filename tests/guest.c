@@ -141,7 +141,7 @@ static void handle(struct vcpu *v)
             cpu_set_t set;
             v->cpu = (v->cpu + 1) % ncpus;
             CPU_ZERO(&set);
-            CPU_SET(v->cpu, &set);
+            CPU_SET((size_t)v->cpu, &set);
             sched_setaffinity(0, sizeof(set), &set);
         }
         break;

@@ -15,23 +15,7 @@ host() {
 	cat /proc/self/mountinfo
 }
 
-# The tests' own kvmstat has a name of its own: others may run beside it.
-name=kvms$$
-cp "$kvmstat" "$tmp/$name"
-kvmstat=$tmp/$name
-
-# The instances, but for those of other programs and of other kvmstats.
-ours() {
-	local i
-	for i in "$instances"/kvmstat.*; do
-		[ "$(cat "/proc/${i##*.}/comm" 2>/dev/null)" = kvmstat ] || [ ! -d "$i" ] || basename "$i"
-	done
-}
-
-nothing_left() {
-	[ -z "$(ours)" ] && ! pgrep -x "$name" >/dev/null
-}
-
+own_name
 start_guest guest -n 0 -l oh -s 200 -v 2
 mkdir "$instances/theirs"
 echo 1 >"$instances/theirs/events/kvm/kvm_userspace_exit/enable"

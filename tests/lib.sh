@@ -79,9 +79,11 @@ start_kvmstat() {
 	until_true 10 tracing "$pid"
 }
 
-# tracing PID: that kvmstat's instance is there and on
+# tracing PID: that kvmstat traces.  A new instance is on at first, and off before
+# the first event is enabled: so the events are asked for before that.
 tracing() {
-	[ "$(cat "$instances/kvmstat.$1/tracing_on" 2>/dev/null)" = 1 ]
+	grep -qs 1 "$instances/kvmstat.$1"/events/kvm/*/enable &&
+		[ "$(cat "$instances/kvmstat.$1/tracing_on" 2>/dev/null)" = 1 ]
 }
 
 # end PID [SIGNAL]: ends a child; sets status
@@ -146,6 +148,26 @@ instances=$tmp/tracefs/instances
 alone() {
 	[ -z "$("$kvmstat" -H 0.05 1 2>/dev/null)" ] ||
 		skip_all "a virtual machine is running that is not the tests'"
+}
+
+# own_name: gives the kvmstat under test a process name that no other has
+own_name() {
+	name=kvms$$
+	cp "$kvmstat" "$tmp/$name"
+	kvmstat=$tmp/$name
+}
+
+# ours: the instances, but for those of other programs and of other kvmstats
+ours() {
+	local i
+	for i in "$instances"/kvmstat.*; do
+		[ "$(cat "/proc/${i##*.}/comm" 2>/dev/null)" = kvmstat ] || [ ! -d "$i" ] || basename "$i"
+	done
+}
+
+# nothing_left: after own_name, that no process and no instance of it is there
+nothing_left() {
+	[ -z "$(ours)" ] && ! pgrep -x "$name" >/dev/null
 }
 
 # Whether the host has only the software backend, which never fires kvm_exit.

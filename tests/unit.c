@@ -433,7 +433,7 @@ static void choose(enum host host)
     events[KVM_ENTRY].wanted &= host == BEFORE_5_10;
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
-            event_of_id[event_ids[i]] = (uint8_t)(i + 1);
+            event_of_id[event_ids[i]] = &events[i];
     }
 }
 
@@ -1006,7 +1006,7 @@ static void test_user_exits(void)
         {"MMIO after port I/O is another exit", "0I 0M", {2, [IOX] = 1, [MMIOX] = 1}},
         {"HLT after MMIO is another exit", "0M 0H", {2, [HALTX] = 1, [MMIOX] = 1}},
         {"and MMIO after that, too", "0M 0H 0M", {3, [HALTX] = 1, [MMIOX] = 2}},
-        {"an injection does not end an instruction", "0M 0q 0M", {1, [MMIOX] = 1, [IRQS] = 1}},
+        {"an injection: the guest was entered", "0M 0q 0M", {2, [MMIOX] = 2, [IRQS] = 1}},
         {"an error is no exit", "0F 0S", {0}},
         {"MMIO goes on after a signal", "0M 0S 0M 0F 0M", {1, [MMIOX] = 1}},
         {"MMIO goes on in the next report", "0M | 0M | 0e 0M", {2, [MMIOX] = 2, [EMUL] = 1}},
@@ -1260,7 +1260,7 @@ static void add_newtask(void)
                     "\tfield:unsigned long clone_flags;\toffset:32;\tsize:8;\tsigned:0;\n";
 
     event_ids[TASK_NEWTASK] = parse_format(&events[TASK_NEWTASK], format);
-    event_of_id[event_ids[TASK_NEWTASK]] = TASK_NEWTASK + 1;
+    event_of_id[event_ids[TASK_NEWTASK]] = &events[TASK_NEWTASK];
 }
 
 /* Thread parent starts thread child of the same process. */
