@@ -82,8 +82,9 @@ ok $? "and nothing is left"
 
 start_kvmstat killed 0.1
 end "$pid" KILL
-until_true 1 nothing_left
-ok $? "SIGKILL: nothing is left a second later"
+before=${EPOCHREALTIME/./}
+until_true 3 nothing_left
+ok $? "SIGKILL: nothing is left, $(((${EPOCHREALTIME/./} - before) / 1000)) ms later"
 
 start_kvmstat nohup_test 0.1
 end "$pid"
