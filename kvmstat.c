@@ -1336,13 +1336,19 @@ static enum counter exit_counter(const struct event_type *type, const struct rec
     return counter_of(svm_reasons, reason);
 }
 
+/* Counts an exit of t, and in column c if that is one. */
+static void add_exit(struct thread *t, enum counter c)
+{
+    t->counts[EXITS]++;
+    if (c != NCOUNTERS)
+        t->counts[c]++;
+}
+
 static void count_exit(struct thread *t, const struct event_type *type, struct stream *s)
 {
     enum counter c = exit_counter(type, &s->next);
 
-    t->counts[EXITS]++;
-    if (c != NCOUNTERS)
-        t->counts[c]++;
+    add_exit(t, c);
     t->last_exit = c == EPTV ? MOVES_FROM_EPTV : c == NCOUNTERS ? MOVES : SETTLED;
     t->exit_time = s->next.time;
     t->exit_stream = s;
@@ -1380,10 +1386,7 @@ static void count_user_exit(struct thread *t, const struct event_type *type, str
     t->in_mmio = reason == KVM_EXIT_MMIO;
     if (again)
         return;
-    enum counter c = counter_of(user_reasons, reason);
-    t->counts[EXITS]++;
-    if (c != NCOUNTERS)
-        t->counts[c]++;
+    add_exit(t, counter_of(user_reasons, reason));
 }
 
 /* Counts the next event of s. */
@@ -1391,8 +1394,8 @@ static void count(struct stream *s)
 {
     const struct record *r = &s->next;
     unsigned id = r->size < 2 ? 0 : (unsigned)load(r->data, 2); /* common_type */
-
     const struct event_type *type = event_of_id[id];
+
     if (type == NULL)
         return;
     int tid = (int)field_value(r, type->fields[COMMON_PID]);
