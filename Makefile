@@ -23,6 +23,7 @@ check: all tests/guest
 # tests/bench builds tests/reader.c itself
 bench: all tests/guest
 	tests/bench
+	tests/bench-read
 
 demo: all tests/guest
 	tests/demo

@@ -5,7 +5,8 @@
  * their reasons, the interrupts injected, the instructions emulated.  It enables
  * the kernel's kvm trace events in a tracefs instance of its own, reads each
  * CPU's raw buffer, puts the events in the order of their time stamps and counts
- * them by process and vCPU.  kvmstat(1) is the contract.
+ * them by process and vCPU.  What it read it can save in trace-cmd's format, and
+ * report later, on another host.  kvmstat(1) is the contract.
  *
  * Copyright (c) 2026 The kvmstat authors
  *
@@ -40,14 +41,16 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define VERSION "1.0"
+#define VERSION "1.1"
 
 #define NSEC 1000000000u          /* nanoseconds a second */
 #define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
@@ -61,6 +64,10 @@
 #define HEADER_EVERY 20           /* reports of one row under one header */
 #define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
 #define BIRTHS 4096               /* thread creations remembered */
+#define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
+#define MAX_READ_AHEAD (1u << 18) /* ... and of one */
+#define MAX_KNOWN (1u << 17)      /* -r: threads, or vCPUs, beyond any host's */
+#define MAX_QUIET 1000000u        /* -r: reports without an event */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
@@ -69,6 +76,13 @@
 /*
  * Types
  */
+
+/* A growing text. */
+struct text {
+    char *s;      /* its bytes, no NUL after them */
+    size_t size;  /* how many */
+    size_t space; /* how many fit */
+};
 
 /* What is counted, in the order of the columns. */
 enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTERS };
@@ -108,7 +122,8 @@ struct subbuf {
     size_t size;         /* bytes of them */
     size_t at;           /* offset of the next one */
     uint64_t time;       /* of the last one, in the trace clock's nanoseconds */
-    bool missed;         /* events were lost just before this sub-buffer */
+    bool missed;         /* events were lost just before this sub-buffer ... */
+    uint64_t lost;       /* ... so many, if it tells; else 0 */
 };
 
 /* An event. */
@@ -122,18 +137,21 @@ struct record {
 struct vcpu {
     long id;                   /* its number, or UNKNOWN */
     bool here;                 /* a virtual machine has it now */
+    uint64_t first;            /* end of the first interval at whose end it was there; or 0 */
+    uint64_t last;             /* the same of the last one */
     int64_t counts[NCOUNTERS]; /* since the last report; see count_mmio for negative ones */
 };
 
 /* A process that has virtual machines, or had them when it was last heard of. */
 struct guest {
     int pid;             /* the process (not the thread) */
-    char *name;          /* -n: the guest's name, as bytes; else NULL */
+    char *name;          /* -n, -w: the guest's name, as bytes; else NULL */
     struct vcpu **vcpus; /* in order of their numbers */
     size_t nvcpus;       /* how many */
     bool alive;          /* the process still has vCPUs */
     bool busy;           /* it had events in this interval */
     bool look;           /* one of its threads' vCPUs is being looked for */
+    struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
 };
 
 /* What a kvm_mmio makes of a thread's last exit. */
@@ -171,22 +189,22 @@ struct vm {
 /* A CPU's events. */
 struct stream {
     int cpu;               /* its number */
-    int fd;                /* trace_pipe_raw */
-    uint8_t *page;         /* the sub-buffer being read; NULL before the first */
-    struct subbuf subbuf;  /* the place in it */
+    int fd;                /* trace_pipe_raw, or the recording */
+    uint64_t at;           /* -r: where in it the next bytes are that were not read yet ... */
+    uint64_t left;         /* ... and how many they are */
+    uint8_t *pages;        /* what was read; NULL before the first time */
+    size_t nbytes;         /* of it, whole sub-buffers */
+    size_t used;           /* of these, up to the end of the sub-buffer that is being read */
+    struct subbuf subbuf;  /* the place in that */
     struct record next;    /* the next event, if has_next */
     bool has_next;         /* there is one */
     uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
     uint64_t lost;         /* events lost since the last report */
+    bool lost_more;        /* -r: and more, which no sub-buffer told the number of */
+    int copy;              /* -w: its sub-buffers up to now, in an unnamed file; or -1 */
+    uint64_t copied;       /* bytes of that */
     uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
     struct thread *thread; /* that of the last event: most often the next one's too */
-};
-
-/* A growing text. */
-struct text {
-    char *s;      /* its bytes, no NUL after them */
-    size_t size;  /* how many */
-    size_t space; /* how many fit */
 };
 
 /* The columns of a line; the counters' are between these, in their order. */
@@ -213,6 +231,7 @@ struct event_type {
     enum counter counter; /* the column it counts in, if it does nothing else; or NCOUNTERS */
     /* counts the next event of s, one of thread t; or NULL */
     void (*count)(struct thread *t, const struct event_type *type, struct stream *s);
+    int id;                       /* its common_type; 0 if there is no such event */
     bool wanted;                  /* the columns need it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
 };
@@ -231,10 +250,12 @@ static struct {
     uint64_t kib;      /* -b: of buffer for each CPU */
     int *pids;         /* -p */
     size_t npids;      /* how many; 0 for all processes */
-    uint64_t interval; /* nanoseconds */
+    const char *read;  /* -r: the recording to report; else NULL */
+    const char *write; /* -w: the recording to make; else NULL */
+    uint64_t interval; /* nanoseconds; 0 if none was given */
     int decimals;      /* that interval was given with */
     uint64_t count;    /* reports; 0 for ever */
-} options = {.kib = DEFAULT_KIB, .interval = NSEC};
+} options;
 
 /* The places in trace.polls. */
 enum { POLL_STDOUT, POLL_NEW_VMS, FIRST_STREAM };
@@ -247,13 +268,41 @@ static struct {
     int life;                /* the pipe that ends when this process does, or -1 */
     pid_t janitor;           /* the process that then removes the instance; 0 before */
     struct page_layout page; /* its sub-buffers */
+    size_t read_size;        /* bytes of a stream that are read at a time */
     struct stream *streams;  /* its CPUs */
     size_t nstreams;         /* how many */
     struct pollfd *polls;    /* stdout, then new_vms, then a stream each */
     int new_vms;             /* inotify: readable when a virtual machine was made; or -1 */
     struct stream **heap;    /* room for nstreams: those with an event to count */
+    uint64_t start;          /* of the first interval, by CLOCK_MONOTONIC */
+    uint64_t drained;        /* all events before were counted */
     bool lossy;              /* some report lost events */
 } trace = {.instances = -1, .hold = -1, .life = -1, .new_vms = -1};
+
+/* The recording that is reported (-r).  Times are by its own trace clock. */
+static struct {
+    char *name;        /* its path, as it can be printed */
+    int fd;            /* it */
+    uint64_t size;     /* bytes */
+    uint64_t at;       /* where the next ones of its header are */
+    char *commands;    /* names of threads: lines of an id, a blank and a name */
+    uint64_t from;     /* where its first interval starts; 0: at the first event */
+    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
+    uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
+    char clock[16];    /* its trace clock; empty if it does not tell */
+    uint64_t total;    /* bytes of sub-buffers in the tables that were read */
+} input = {.fd = -1, .until = UINT64_MAX};
+
+/* The recording that is made (-w). */
+static struct {
+    char *name;           /* its path, as it can be printed */
+    int dir;              /* its directory, or -1 */
+    char file[NAME_MAX];  /* its name in it */
+    struct text formats;  /* the part of its header that describes sub-buffers and events */
+    struct text clock;    /* trace_clock */
+    struct text commands; /* names of threads, as in input */
+    struct text guests;   /* the GUEST options of those that are gone */
+} output = {.dir = -1};
 
 /* Everything that is known of guests. */
 static struct {
@@ -262,6 +311,7 @@ static struct {
     struct thread **threads; /* open hash table by tid */
     size_t nthreads;         /* how many */
     size_t space;            /* slots of the table, a power of two */
+    size_t nvcpus;           /* how many all guests have */
     bool fresh;              /* a thread is new since vCPUs were last looked for */
     int debugfs;             /* directory kvm of debugfs, or -1 */
     struct vm *vms;          /* in order of inode */
@@ -369,10 +419,17 @@ static const struct {
     {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
 
 /*
- * Small helpers.  They touch nothing but their operands.
+ * Small helpers.  They touch nothing but their operands, and ask for options.
  */
 
 static _Noreturn void leave(int status);
+static void drain(uint64_t until, bool all);
+
+/* Whether a recording is reported, not this host. */
+static bool is_recorded(void)
+{
+    return options.read != NULL;
+}
 
 /* Prints one line of error to stderr and ends kvmstat with status 1. */
 __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
@@ -397,6 +454,15 @@ static void *resize(void *p, size_t n, size_t size)
     return q;
 }
 
+/*
+ * Makes room for one more object of the given size behind the n at p, which were
+ * all put there so.  Its cost does not grow with n.
+ */
+static void *grow(void *p, size_t n, size_t size)
+{
+    return (n & (n - 1)) == 0 ? resize(p, n == 0 ? 1 : n * 2, size) : p;
+}
+
 /* A new object of the given size, all zero. */
 static void *create(size_t size)
 {
@@ -410,6 +476,23 @@ static uint64_t now(clockid_t clock)
 
     clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * From the zero of the trace clock, CLOCK_MONOTONIC or that of a recording, to 1970:
+ * nanoseconds, whole microseconds of them; 0 if a recording does not tell.
+ */
+static uint64_t to_epoch(void)
+{
+    static uint64_t offset;
+    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
+
+    if (is_recorded())
+        return input.to_epoch;
+    /* The clocks are read one after the other: do not let that wobble show. */
+    if (difference - offset + NSEC / 1000 > NSEC / 500)
+        offset = difference - difference % 1000;
+    return offset;
 }
 
 static struct timespec to_timespec(uint64_t ns)
@@ -431,6 +514,11 @@ static uint64_t load(const uint8_t *p, size_t size)
     if (size == sizeof(u16))
         return memcpy(&u16, p, sizeof(u16)), u16;
     return size == 1 ? *p : 0;
+}
+
+static bool is_big_endian(void)
+{
+    return load((const uint8_t[]){0, 1}, 2) == 1;
 }
 
 /*
@@ -473,8 +561,56 @@ static char *reserve(struct text *t, size_t size)
 
 static void put_bytes(struct text *t, const char *s, size_t size)
 {
-    memcpy(reserve(t, size), s, size);
+    char *place = reserve(t, size);
+
+    if (size != 0) /* or s may be NULL */
+        memcpy(place, s, size);
     t->size += size;
+}
+
+/* Appends the bytes of value in host order, as load() reads them: 2, 4 or 8. */
+static void put_number(struct text *t, uint64_t value, size_t size)
+{
+    uint32_t u32 = (uint32_t)value;
+    uint16_t u16 = (uint16_t)value;
+
+    put_bytes(t, size == 2 ? (char *)&u16 : size == 4 ? (char *)&u32 : (char *)&value, size);
+}
+
+/* The length of the valid UTF-8 sequence at s that is no control character; 0 if there is none. */
+static size_t printable(const unsigned char *s)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t size = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
+    uint32_t c = size == 1 ? *s : *s & (0x7fu >> size);
+
+    for (size_t i = 1; i < size; i++) {
+        if (s[i] >> 6 != 2)
+            return 0; /* the NUL at the end, too */
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (size == 0 || c < least[size] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+        return 0;
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) ? 0 : size;
+}
+
+/* Appends name, with \xHH for bytes that a terminal must not get, and \\ for \. */
+static void put_name(struct text *t, const char *name)
+{
+    char escape[8];
+
+    while (*name != '\0') {
+        size_t size = printable((const unsigned char *)name);
+        if (size == 0 || *name == '\\') {
+            snprintf(escape, sizeof(escape), size != 0 ? "\\\\" : "\\x%02x",
+                (unsigned)(unsigned char)*name);
+            put_bytes(t, escape, strlen(escape));
+            size = 1;
+        } else {
+            put_bytes(t, name, size);
+        }
+        name += size;
+    }
 }
 
 /* Appends s, filled up with blanks on the left to width. */
@@ -497,6 +633,16 @@ static char *digits(uint64_t value, char buf[static 21])
         *--p = (char)('0' + value % 10);
     while ((value /= 10) != 0);
     return p;
+}
+
+/* A copy of s that can be printed, to be freed. */
+static char *printed(const char *s)
+{
+    struct text t = {.s = NULL};
+
+    put_name(&t, s);
+    put_bytes(&t, "", 1);
+    return t.s;
 }
 
 /*
@@ -535,6 +681,19 @@ static int write_file(int dir, const char *path, const char *s)
     return r == (ssize_t)size ? 0 : -1;
 }
 
+/* Writes all of the size bytes at p to fd; false with errno if that failed. */
+static bool write_all(int fd, const void *p, size_t size)
+{
+    const char *s = p;
+    ssize_t r;
+
+    for (; size > 0; s += r, size -= (size_t)r) {
+        if ((r = write(fd, s, size)) < 0)
+            return false;
+    }
+    return true;
+}
+
 /* opendir() of path under directory dir. */
 static DIR *open_dir(int dir, const char *path)
 {
@@ -549,6 +708,8 @@ static DIR *open_dir(int dir, const char *path)
 /*
  * Event formats.  Text in, offsets out.
  */
+
+#define COMMIT_LENGTH 0xfffffu /* a sub-buffer's commit: bytes of data; it cannot have more */
 
 /*
  * Takes the field descriptions in text (the file events/SYSTEM/EVENT/format, or
@@ -577,22 +738,23 @@ static char *next_field(char *text, char **name, struct field *f)
     return end + 1;
 }
 
-/* Sets type's fields, and gives its id, from its format, which is destroyed; -1: no format. */
-static int parse_format(struct event_type *type, char *text)
+/* Sets type's id and fields from its format, which is destroyed; false if it is strange. */
+static bool parse_format(struct event_type *type, char *text)
 {
     char *id = strstr(text, "ID:"), *name;
     struct field f;
     long value = id == NULL ? -1 : strtol(id + 3, NULL, 10);
 
     if (value < 1 || value > UINT16_MAX)
-        return -1;
+        return false;
     while ((text = next_field(text, &name, &f)) != NULL) {
         for (int i = 0; i < NFIELDS; i++) {
             if (strcmp(name, field_names[i]) == 0 && f.offset < UINT16_MAX && f.size <= 8)
                 type->fields[i] = f;
         }
     }
-    return type->fields[COMMON_PID].size == 0 ? -1 : (int)value;
+    type->id = (int)value;
+    return type->fields[COMMON_PID].size != 0;
 }
 
 /* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
@@ -603,7 +765,7 @@ static bool parse_header_page(struct page_layout *page, char *text)
 
     *page = (struct page_layout){.size = 0};
     while ((text = next_field(text, &name, &f)) != NULL) {
-        if (f.offset >= 64 || f.size >= 1u << 24)
+        if (f.offset >= 64 || f.size > COMMIT_LENGTH + 1)
             continue;
         if (strcmp(name, "timestamp") == 0)
             page->time = f;
@@ -631,7 +793,7 @@ static uint64_t field_value(const struct record *r, struct field f)
  * of the header.
  */
 
-#define COMMIT_LENGTH 0xfffffu    /* commit: bytes of data */
+#define COMMIT_STORED 0x40000000u /* commit: how many follows the data, as a long */
 #define COMMIT_MISSED 0x80000000u /* commit: events were lost before this sub-buffer */
 
 #define TYPE_MASK 31u    /* an event header's low 5 bits ... */
@@ -654,7 +816,13 @@ static bool subbuf_open(
     b->at = 0;
     b->time = load(p + layout->time.offset, layout->time.size);
     b->missed = (commit & COMMIT_MISSED) != 0;
-    return b->size <= size - layout->data;
+    b->lost = 0;
+    if (b->size > size - layout->data)
+        return false;
+    if (b->missed && (commit & COMMIT_STORED) != 0 &&
+        layout->commit.size <= size - layout->data - b->size)
+        b->lost = load(b->data + b->size, layout->commit.size);
+    return true;
 }
 
 /* Takes the next event.  1: *r is one; 0: there is no further one; -1: the bytes make no sense. */
@@ -696,6 +864,10 @@ static int subbuf_next(struct subbuf *b, struct record *r)
 /*
  * Guests, their vCPUs and the threads that run them.
  */
+
+static void save_command(int tid);
+static void save_thread(const struct thread *t);
+static void save_guest(struct guest *g);
 
 /* Guests' names: what their owners chose, as bytes. */
 
@@ -752,27 +924,57 @@ static char *name_in_command(const char *command, size_t size)
     return NULL;
 }
 
+/* The name of thread tid, cut to size bytes; false if it is not known. */
+static bool comm_of(int tid, char *name, size_t size)
+{
+    char path[64];
+
+    if (!is_recorded()) {
+        snprintf(path, sizeof(path), "/proc/%d/comm", tid);
+        ssize_t n = read_file(AT_FDCWD, path, name, size);
+        if (n > 0)
+            name[n - 1] = '\0'; /* the newline */
+        return n > 0;
+    }
+    for (const char *line = input.commands; line != NULL && *line != '\0';) {
+        char *rest;
+        size_t length = strcspn(line, "\n");
+        if (strtol(line, &rest, 10) == tid && *rest == ' ') {
+            snprintf(name, size, "%.*s", (int)(line + length - rest - 1), rest + 1);
+            return true;
+        }
+        line += length + (line[length] == '\n');
+    }
+    return false;
+}
+
 /* The name of pid's guest, else of the process, else `?', to be freed. */
 static char *name_of(int pid)
 {
     static char command[1 << 17]; /* far more than monitors are given */
     char path[64], *name = NULL;
+    ssize_t size = 0;
 
     snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-    ssize_t size = read_file(AT_FDCWD, path, command, sizeof(command));
+    if (!is_recorded())
+        size = read_file(AT_FDCWD, path, command, sizeof(command));
     if (size > 0)
         name = name_in_command(command, (size_t)size);
     if (name != NULL && *name != '\0')
         return name;
     free(name);
-    snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-    if ((size = read_file(AT_FDCWD, path, command, sizeof(command))) > 0)
-        command[size - 1] = '\0'; /* the newline */
-    else
+    if (!comm_of(pid, command, sizeof(command)))
         strcpy(command, "?");
     if ((name = strdup(command)) == NULL)
         fail("out of memory");
     return name;
+}
+
+/* Ends kvmstat if a recording has more than n of something: it cannot be true. */
+static void limit_known(size_t n)
+{
+    if (is_recorded() && n > MAX_KNOWN)
+        fail("%s: more threads or vCPUs than a host has (damaged?)", input.name);
 }
 
 /* The place of pid in world.guests, or where it would be. */
@@ -799,9 +1001,9 @@ static struct guest *guest_of(int pid)
         return world.guests[i];
     struct guest *g = create(sizeof(*g));
     g->pid = pid;
-    if (options.names)
+    if (options.names || options.write != NULL)
         g->name = name_of(pid);
-    world.guests = resize(world.guests, world.nguests + 1, sizeof(struct guest *));
+    world.guests = grow(world.guests, world.nguests, sizeof(struct guest *));
     memmove(&world.guests[i + 1], &world.guests[i], (world.nguests - i) * sizeof(struct guest *));
     world.nguests++;
     return world.guests[i] = g;
@@ -821,33 +1023,13 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
     }
     if (low < g->nvcpus && g->vcpus[low]->id == id)
         return g->vcpus[low];
+    limit_known(++world.nvcpus);
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
-    g->vcpus = resize(g->vcpus, g->nvcpus + 1, sizeof(struct vcpu *));
+    g->vcpus = grow(g->vcpus, g->nvcpus, sizeof(struct vcpu *));
     memmove(&g->vcpus[low + 1], &g->vcpus[low], (g->nvcpus - low) * sizeof(struct vcpu *));
     g->nvcpus++;
     return g->vcpus[low] = v;
-}
-
-/*
- * The process of thread tid.  One that is gone already is found by what was seen
- * of its creation; if nothing was, it was a process itself.
- */
-static int process_of(int tid)
-{
-    /* A number that came into use again could make a circle of births. */
-    for (int generation = 0; generation < BIRTHS; generation++) {
-        char path[64], status[4096], *tgid;
-
-        snprintf(path, sizeof(path), "/proc/%d/status", tid);
-        if (read_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
-            (tgid = strstr(status, "\nTgid:")) != NULL)
-            return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
-        if (world.births[tid % BIRTHS].tid != tid)
-            break;
-        tid = world.births[tid % BIRTHS].parent;
-    }
-    return tid;
 }
 
 /* The slot of tid in world.threads, or the empty one where it belongs. */
@@ -881,8 +1063,31 @@ static void rebuild_threads(size_t space)
     free(old);
 }
 
-/* The thread tid, new if need be. */
-static struct thread *thread_of(int tid)
+/*
+ * The process of thread tid.  One that is gone already is found by what was seen
+ * of its creation; if nothing was, it was a process itself.
+ */
+static int process_of(int tid)
+{
+    /* A number that came into use again could make a circle of births. */
+    for (int generation = 0; generation < BIRTHS; generation++) {
+        char path[64], status[4096], *tgid;
+
+        snprintf(path, sizeof(path), "/proc/%d/status", tid);
+        if (is_recorded() && *thread_slot(tid) != NULL)
+            return (*thread_slot(tid))->guest->pid;
+        if (!is_recorded() && read_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
+            (tgid = strstr(status, "\nTgid:")) != NULL)
+            return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+        if (world.births[tid % BIRTHS].tid != tid)
+            break;
+        tid = world.births[tid % BIRTHS].parent;
+    }
+    return tid;
+}
+
+/* The thread tid, new if need be, and then of process pid or, if that is 0, of its own. */
+static struct thread *thread_of(int tid, int pid)
 {
     if (world.nthreads * 2 >= world.space)
         rebuild_threads(world.space == 0 ? 64 : world.space * 2);
@@ -890,12 +1095,14 @@ static struct thread *thread_of(int tid)
     if (*slot == NULL) {
         struct thread *t = create(sizeof(*t));
         t->tid = tid;
-        t->guest = guest_of(process_of(tid));
+        t->guest = guest_of(pid != 0 ? pid : process_of(tid));
         t->counts = t->pending;
         t->fresh = true;
         world.fresh = true;
-        world.nthreads++;
+        limit_known(++world.nthreads);
         *slot = t;
+        if (options.write != NULL)
+            save_command(tid);
     }
     return *slot;
 }
@@ -922,13 +1129,11 @@ static void tell(struct thread *t, long id)
 /* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
 static long vcpu_by_name(int tid)
 {
-    char path[64], comm[64];
+    char comm[64];
     uint64_t id;
 
-    snprintf(path, sizeof(path), "/proc/%d/comm", tid);
-    if (read_file(AT_FDCWD, path, comm, sizeof(comm)) <= 0)
+    if (!comm_of(tid, comm, sizeof(comm)))
         return -1;
-    comm[strcspn(comm, "\n")] = '\0';
     for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
         size_t size = strlen(thread_names[i].before);
         const char *p = comm + size;
@@ -953,17 +1158,23 @@ static long only_vcpu(const struct guest *g)
     return id;
 }
 
+/* The thread that ran vCPU id of m last, by debugfs; 0 if there is none, -1 if it does not tell. */
+static int last_thread(const struct vm *m, long id)
+{
+    char path[96], text[32];
+
+    snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
+    return read_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
+                                                                  : -1;
+}
+
 /* Notes, for each thread of m's guest, which of m's vCPUs debugfs says that it ran last. */
 static void see_threads(const struct vm *m)
 {
     for (size_t i = 0; i < m->guest->nvcpus; i++) {
         long id = m->guest->vcpus[i]->id;
-        char path[96], text[32];
+        struct thread *t = *thread_slot(last_thread(m, id));
 
-        snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-        if (read_file(world.debugfs, path, text, sizeof(text)) <= 0)
-            continue;
-        struct thread *t = *thread_slot((int)strtol(text, NULL, 10));
         if (t != NULL && t->guest == m->guest)
             t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN;
     }
@@ -1116,8 +1327,7 @@ static bool add_vm(const struct dirent *e, struct vm *old, size_t nold)
         fstatat(world.debugfs, e->d_name, &st, 0) != 0)
         return true;
     struct vm *known = nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
-    if (world.nvms % 64 == 0)
-        world.vms = resize(world.vms, world.nvms + 64, sizeof(*world.vms));
+    world.vms = grow(world.vms, world.nvms, sizeof(*world.vms));
     struct vm *m = &world.vms[world.nvms++];
     if (known != NULL && strcmp(known->name, e->d_name) == 0) {
         *m = *known;
@@ -1163,7 +1373,7 @@ static void scan_vms(void)
         scan_processes();
 }
 
-/* Finds all guests, their vCPUs, and which of those known are still there. */
+/* Finds all guests of this host, their vCPUs, and which of those known are still there. */
 static void scan_guests(void)
 {
     for (size_t i = 0; i < world.nguests; i++)
@@ -1186,6 +1396,37 @@ static void scan_guests(void)
     for (size_t i = 0; i < world.nguests; i++) {
         if (!world.guests[i]->alive)
             scan_descriptors(world.guests[i]->pid);
+    }
+}
+
+/* Notes which vCPUs are there at the end of an interval. */
+static void see_present(uint64_t end)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        const struct guest *g = world.guests[i];
+        for (size_t j = 0; j < g->nvcpus && g->alive; j++) {
+            struct vcpu *v = g->vcpus[j];
+            if (v->here)
+                v->last = end;
+            if (v->here && v->first == 0)
+                v->first = end;
+        }
+    }
+}
+
+/*
+ * The same of a recording, which tells when those of its GUEST options were there in
+ * the interval between these times; others are there from their first event on.
+ */
+static void recall_present(uint64_t start, uint64_t end)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        g->alive = true;
+        for (size_t j = 0; j < g->nvcpus; j++) {
+            struct vcpu *v = g->vcpus[j];
+            v->here = v->id != UNKNOWN && (v->first == 0 || (v->first <= end && v->last > start));
+        }
     }
 }
 
@@ -1240,8 +1481,10 @@ static void free_guest(struct guest *g)
     }
     for (size_t i = 0; i < g->nvcpus; i++)
         free(g->vcpus[i]);
+    world.nvcpus -= g->nvcpus;
     free(g->vcpus);
     free(g->name);
+    free(g->ended.s);
     free(g);
 }
 
@@ -1260,6 +1503,7 @@ static void forget_threads(void)
         t->guest->busy |= t->active;
         if (!t->active &&
             (!t->guest->alive || syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
+            save_thread(t);
             t->tid = 0;
             dropped++;
         }
@@ -1279,10 +1523,12 @@ static void forget_guests(void)
 
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        if (g->alive || g->busy)
+        if (g->alive || g->busy) {
             world.guests[kept++] = g;
-        else
-            free_guest(g);
+            continue;
+        }
+        save_guest(g);
+        free_guest(g);
     }
     world.nguests = kept;
 }
@@ -1389,12 +1635,17 @@ static void count_user_exit(struct thread *t, const struct event_type *type, str
     add_exit(t, counter_of(user_reasons, reason));
 }
 
+/* The common_type of r; 0 if it has none. */
+static int event_id(const struct record *r)
+{
+    return r->size < 2 ? 0 : (int)load(r->data, 2);
+}
+
 /* Counts the next event of s. */
 static void count(struct stream *s)
 {
     const struct record *r = &s->next;
-    unsigned id = r->size < 2 ? 0 : (unsigned)load(r->data, 2); /* common_type */
-    const struct event_type *type = event_of_id[id];
+    const struct event_type *type = event_of_id[event_id(r)];
 
     if (type == NULL)
         return;
@@ -1410,7 +1661,7 @@ static void count(struct stream *s)
         return;
     }
     if (s->thread == NULL || s->thread->tid != tid)
-        s->thread = thread_of(tid);
+        s->thread = thread_of(tid, 0);
     struct thread *t = s->thread;
     t->active = true;
     if (type->fields[VCPU_ID].size != 0)
@@ -1421,6 +1672,340 @@ static void count(struct stream *s)
         t->counts[type->counter]++;
         t->in_mmio = false;
     }
+}
+
+/*
+ * The recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
+ * describes it.  There, each CPU's sub-buffers are in one piece: so a file without
+ * a name takes each CPU's, and in the end they are put together in one that then
+ * gets the name that the user gave.  Until then, what had that name keeps it.
+ */
+
+/* Options in the header.  Those not here (kvmstat -r skips them) tell nothing about guests. */
+enum option {
+    OPTION_END = 0,
+    OPTION_DATE = 1,    /* microseconds from the trace clock's zero back to 1970 */
+    OPTION_BUFFER = 3,  /* where the table of an instance's sub-buffers is, and its name */
+    OPTION_CLOCK = 4,   /* trace_clock */
+    OPTION_UNAME = 5,   /* the host's system */
+    OPTION_VERSION = 9, /* what made the recording; from kvmstat, what it reported, too */
+    OPTION_GUEST = 13   /* a guest's name, process and threads; see put_guest() */
+};
+
+static const char dat_magic[] =
+    "\x17\x08\x44tracing"; /* what a file begins with, the version next */
+static const char reports_from[] =
+    ", reports from "; /* in OPTION_VERSION: by the trace clock, ns */
+
+/* Says that the recording failed as errno tells, and ends kvmstat without it. */
+static _Noreturn void fail_output(void)
+{
+    bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+
+    output.dir = -1;
+    fail("%s: %s (nothing is recorded; %s)", output.name, strerror(errno),
+        full ? "give -w a place with more room" : "give -w a file that can be written");
+}
+
+/* Whether others than root and this user can write to the directory dir. */
+static bool is_open_to_others(int dir)
+{
+    struct stat st;
+
+    return fstat(dir, &st) != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 ||
+           (st.st_uid != 0 && st.st_uid != geteuid());
+}
+
+/*
+ * Finds the directory of path, and the file's name in it, which need not exist.
+ * Symbolic links are followed, but none that others could have made.  Gives the
+ * directory, or -1 with errno; name is empty if path names no file.
+ */
+static int open_parent(const char *path, char name[static NAME_MAX])
+{
+    char rest[PATH_MAX * 2], link[PATH_MAX];
+    int dir = open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC), links = 0;
+
+    name[0] = '\0';
+    if (strlen(path) >= PATH_MAX)
+        return errno = ENAMETOOLONG, -1;
+    strcpy(rest, path);
+    while (dir >= 0) {
+        char *word = rest + strspn(rest, "/"), *end = word + strcspn(word, "/");
+        bool last = end[strspn(end, "/")] == '\0';
+        struct stat st;
+        if (end - word >= NAME_MAX)
+            return errno = ENAMETOOLONG, -1;
+        memcpy(name, word, (size_t)(end - word));
+        name[end - word] = '\0';
+        bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+        if (!is_link && last)
+            return dir;
+        ssize_t size = 0;
+        if (is_link && (is_open_to_others(dir) || ++links > 40))
+            return errno = ELOOP, -1;
+        if (is_link && (size = readlinkat(dir, name, link, sizeof(link) - 1)) <= 0)
+            return -1;
+        link[size] = '\0';
+        if ((size_t)size + strlen(end) >= sizeof(rest))
+            return errno = ENAMETOOLONG, -1;
+        memmove(rest + size, end, strlen(end) + 1);
+        memcpy(rest, link, (size_t)size);
+        const char *next = !is_link ? name : *link == '/' ? "/" : ".";
+        int parent = dir;
+        dir = openat(parent, next, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        close(parent);
+    }
+    return -1;
+}
+
+/* Whether the recording may get its name: there is no such file yet, or it is a regular one. */
+static bool is_free(void)
+{
+    struct stat st;
+
+    if (fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT && *output.file != '\0';
+    errno = EEXIST;
+    return S_ISREG(st.st_mode);
+}
+
+/* Finds out, before anything is traced, where the recording goes. */
+static void open_output(void)
+{
+    output.name = printed(options.write);
+    output.dir = open_parent(options.write, output.file);
+    if (output.dir < 0 && errno == ELOOP)
+        fail("%s: a symbolic link that others can make (give its target)", output.name);
+    if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
+        fail_output();
+    if (!is_free())
+        fail("%s: no regular file (give -w another name)", output.name);
+}
+
+/* A new file in the recording's directory, of the given name; -1 with errno. */
+static int create_file(char name[static NAME_MAX])
+{
+    int fd = -1;
+
+    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
+        snprintf(name, NAME_MAX, ".kvmstat.%d.%d", (int)getpid(), i);
+        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    }
+    return fd;
+}
+
+/* Saves the sub-buffer that s read. */
+static void save_subbuf(struct stream *s)
+{
+    char name[NAME_MAX];
+
+    if (s->copy < 0) {
+        if ((s->copy = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
+            fail_output();
+    }
+    memset(s->pages + s->nbytes, 0, trace.page.size - s->nbytes);
+    if (!write_all(s->copy, s->pages, trace.page.size))
+        fail_output();
+    s->copied += trace.page.size;
+}
+
+/* Appends what was saved of s to the recording fd; false with errno if that failed. */
+static bool append_copy(int fd, const struct stream *s)
+{
+    enum { PIECE = 1 << 18 }; /* bytes */
+    off_t at = 0;
+
+    while ((uint64_t)at < s->copied) {
+        off_t start = at;
+        ssize_t size = sendfile(fd, s->copy, &at, PIECE);
+        if (size <= 0)
+            return false;
+        /* If the file system can, it gives back at once what now stands in two places. */
+        fallocate(s->copy, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
+    }
+    return true;
+}
+
+/* Saves the name of a thread whose first event was just seen. */
+static void save_command(int tid)
+{
+    char name[64], line[96];
+
+    if (!comm_of(tid, name, sizeof(name)))
+        return;
+    for (char *s = name; *s != '\0'; s++) {
+        if (iscntrl((unsigned char)*s))
+            *s = '?'; /* a line of them is a thread's */
+    }
+    snprintf(line, sizeof(line), "%d %s\n", tid, name);
+    put_bytes(&output.commands, line, strlen(line));
+}
+
+/* Appends an entry of a GUEST option: thread tid (0: none) ran vCPU id. */
+static void put_entry(struct text *t, long id, int tid)
+{
+    put_number(t, id == UNKNOWN ? UINT32_MAX : (uint64_t)id, 4);
+    put_number(t, (uint64_t)tid, 4);
+}
+
+/* Appends an option of a recording's header, of size bytes at data. */
+static void put_option(struct text *t, enum option option, const char *data, size_t size)
+{
+    put_number(t, option, 2);
+    put_number(t, size, 4);
+    put_bytes(t, data, size);
+}
+
+/* Saves which vCPU t ran last: it ends, or the recording does. */
+static void save_thread(const struct thread *t)
+{
+    if (options.write != NULL)
+        put_entry(&t->guest->ended, t->vcpu == NULL ? UNKNOWN : t->vcpu->id, t->tid);
+}
+
+/* The thread that ran vCPU id of g before there was an event of it; 0 if nothing tells. */
+static int early_thread(const struct guest *g, long id)
+{
+    for (size_t i = 0; i < world.nvms; i++) {
+        int tid = world.vms[i].guest == g ? last_thread(&world.vms[i], id) : 0;
+        if (tid > 0)
+            return tid;
+    }
+    return 0;
+}
+
+/* The number of the vCPU in entry i of those at entries. */
+static long entry_vcpu(const uint8_t *entries, size_t i)
+{
+    uint64_t id = load(entries + 8 * i, 4);
+
+    return id == UINT32_MAX ? UNKNOWN : (long)id;
+}
+
+/*
+ * Saves g, all of whose threads were saved: its name, the process (in place of a
+ * trace id), then a (vCPU, thread) for each thread, and one for each vCPU without.
+ * What follows is kvmstat's own: vcpu.first and .last for each of these.
+ */
+static void save_guest(struct guest *g)
+{
+    struct text *entries = &g->ended, body = {.s = NULL};
+    size_t nthreads = entries->size / 8;
+
+    if (options.write == NULL)
+        return;
+    for (size_t i = 0; i < g->nvcpus; i++) {
+        size_t j = 0;
+        while (j < nthreads && entry_vcpu((uint8_t *)entries->s, j) != g->vcpus[i]->id)
+            j++;
+        if (j == nthreads && g->vcpus[i]->id != UNKNOWN)
+            put_entry(entries, g->vcpus[i]->id, early_thread(g, g->vcpus[i]->id));
+    }
+    put_bytes(&body, g->name, strlen(g->name) + 1);
+    put_number(&body, (uint64_t)g->pid, 8);
+    put_number(&body, entries->size / 8, 4);
+    put_bytes(&body, entries->s, entries->size);
+    for (size_t i = 0; i < entries->size / 8; i++) {
+        const struct vcpu *v = vcpu_of(g, entry_vcpu((uint8_t *)entries->s, i));
+        put_number(&body, v->first, 8);
+        put_number(&body, v->last, 8);
+    }
+    put_option(&output.guests, OPTION_GUEST, body.s, body.size);
+    free(body.s);
+}
+
+/* Appends the recording's header up to the table of sub-buffers to t. */
+static void put_options(struct text *t)
+{
+    struct utsname host;
+    char text[sizeof(host)];
+
+    put_option(t, OPTION_CLOCK, output.clock.s, output.clock.size);
+    uname(&host);
+    snprintf(
+        text, sizeof(text), "%s %s %s %s", host.sysname, host.nodename, host.release, host.machine);
+    put_option(t, OPTION_UNAME, text, strlen(text) + 1);
+    snprintf(text, sizeof(text), "kvmstat " VERSION "%s%" PRIu64 " to %" PRIu64 " ns", reports_from,
+        trace.start, trace.drained);
+    put_option(t, OPTION_VERSION, text, strlen(text) + 1);
+    snprintf(text, sizeof(text), "0x%" PRIx64, to_epoch() / 1000);
+    put_option(t, OPTION_DATE, text, strlen(text) + 1);
+    put_bytes(t, output.guests.s, output.guests.size);
+    put_number(t, OPTION_END, 2);
+}
+
+/* The recording's header, up to its first sub-buffer. */
+static struct text make_header(void)
+{
+    static const char clock[] = "[mono]";
+    struct text t = {.s = NULL};
+    int ncpus = trace.streams[trace.nstreams - 1].cpu + 1;
+
+    put_bytes(&t, dat_magic, strlen(dat_magic));
+    put_bytes(&t, "6", 2);
+    put_bytes(&t, is_big_endian() ? "\1" : "\0", 1);
+    put_bytes(&t, (char[]){sizeof(long)}, 1);
+    put_number(&t, trace.page.size, 4);
+    put_bytes(&t, output.formats.s, output.formats.size);
+    put_number(&t, 0, 4); /* no kallsyms */
+    put_number(&t, 0, 4); /* no formats of trace_printk() */
+    put_number(&t, output.commands.size, 8);
+    put_bytes(&t, output.commands.s, output.commands.size);
+    put_number(&t, (uint64_t)ncpus, 4);
+    put_bytes(&t, "options  ", 10);
+    put_options(&t);
+    put_bytes(&t, "flyrecord", 10);
+    uint64_t at = t.size + 16 * (size_t)ncpus + 8 + sizeof(clock);
+    size_t gap = (size_t)(-at % trace.page.size);
+    at += gap;
+    const struct stream *s = trace.streams;
+    for (int cpu = 0; cpu < ncpus; cpu++) {
+        uint64_t size = s->cpu == cpu ? s++->copied : 0; /* there are hosts without CPU 1 */
+        put_number(&t, at, 8);
+        put_number(&t, size, 8);
+        at += size;
+    }
+    put_number(&t, sizeof(clock), 8);
+    put_bytes(&t, clock, sizeof(clock));
+    memset(reserve(&t, gap), 0, gap);
+    t.size += gap;
+    return t;
+}
+
+/* Makes the recording of what was saved, if something was. */
+static void finish_recording(void)
+{
+    char name[NAME_MAX];
+
+    if (output.dir < 0 || trace.start == 0)
+        return;
+    see_present(trace.drained);
+    for (size_t i = 0; i < world.space; i++) {
+        if (world.threads[i] != NULL)
+            save_thread(world.threads[i]);
+    }
+    for (size_t i = 0; i < world.nguests; i++)
+        save_guest(world.guests[i]);
+    struct text t = make_header();
+    int fd = create_file(name);
+    if (fd < 0)
+        fail_output();
+    bool done = write_all(fd, t.s, t.size);
+    for (size_t i = 0; i < trace.nstreams && done; i++) {
+        done = append_copy(fd, &trace.streams[i]);
+        if (trace.streams[i].copy >= 0)
+            close(trace.streams[i].copy);
+    }
+    done = done && close(fd) == 0 && is_free() &&
+           renameat(output.dir, name, output.dir, output.file) == 0;
+    if (!done) {
+        int error = errno;
+        unlinkat(output.dir, name, 0);
+        errno = error;
+        fail_output();
+    }
+    output.dir = -1;
 }
 
 /*
@@ -1588,20 +2173,22 @@ static void create_instance(void)
     flock(trace.instances, LOCK_UN);
 }
 
-/* The one way out, for leave() and leave_by_signal(). */
+/* The one way out, for leave() and leave_by_signal(): nobody is traced any more. */
 static void clean_up(void)
 {
     int status;
 
+    if (trace.janitor == 0)
+        return;
     for (size_t i = 0; i < trace.nstreams; i++)
         close(trace.streams[i].fd);
     if (trace.hold >= 0)
         close(trace.hold);
-    if (trace.janitor == 0)
-        return;
     close(trace.life);
     while (waitpid(trace.janitor, &status, 0) < 0 && errno == EINTR)
         ;
+    trace.janitor = 0;
+    trace.hold = -1;
     /* Somebody may have killed the janitor. */
     if (WIFSIGNALED(status) ? !remove_instance() : status != 0)
         fprintf(stderr,
@@ -1613,15 +2200,22 @@ static void clean_up(void)
 static _Noreturn void leave(int status)
 {
     clean_up();
+    finish_recording();
     exit(status);
 }
 
-/* Ends kvmstat as signal sig would have, so that a shell that waits for it sees that. */
+/*
+ * Ends kvmstat as signal sig would have, so that a shell that waits for it sees that.
+ * A recording has all up to now.
+ */
 static _Noreturn void leave_by_signal(int sig)
 {
     sigset_t all;
 
+    if (output.dir >= 0)
+        drain(now(CLOCK_MONOTONIC), true);
     clean_up();
+    finish_recording();
     signal(sig, SIG_DFL);
     sigfillset(&all);
     sigprocmask(SIG_UNBLOCK, &all, NULL);
@@ -1636,6 +2230,29 @@ static void set(const char *name, const char *value)
         fail_trace(name);
 }
 
+/*
+ * Decides which events are needed, of those that there are, on a host that has only
+ * the software backend or on another; false if none of them tells exits.
+ */
+static bool choose_events(bool software)
+{
+    const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
+
+    for (int i = 0; i < NEVENTS; i++)
+        events[i].wanted = events[i].id != 0;
+    events[KVM_EXIT].wanted &= !software;
+    events[KVM_USERSPACE_EXIT].wanted &= software;
+    events[KVM_MMIO].wanted &= events[KVM_EXIT].wanted;
+    /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
+    events[KVM_ENTRY].wanted &=
+        events[KVM_EXIT].wanted && exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0;
+    for (int i = 0; i < NEVENTS; i++) {
+        if (events[i].wanted)
+            event_of_id[events[i].id] = &events[i];
+    }
+    return events[KVM_EXIT].wanted || events[KVM_USERSPACE_EXIT].wanted;
+}
+
 /* Reads the events' formats, decides which are needed here, and enables them. */
 static void enable_events(void)
 {
@@ -1647,27 +2264,15 @@ static void enable_events(void)
     char path[64];
 
     for (int i = 0; i < NEVENTS; i++) {
-        struct event_type *type = &events[i];
-        snprintf(path, sizeof(path), "events/%s/format", type->name);
+        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
         if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0) {
             if (errno != ENOENT)
                 fail_trace(path);
-            continue; /* this architecture or kernel has no such event */
-        }
-        int id = parse_format(type, text);
-        if (id < 0)
+        } else if (!parse_format(&events[i], text)) {
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-        event_of_id[id] = type;
-        type->wanted = true;
+        }
     }
-    const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
-    events[KVM_EXIT].wanted &= !software;
-    events[KVM_USERSPACE_EXIT].wanted &= software;
-    events[KVM_MMIO].wanted &= events[KVM_EXIT].wanted;
-    /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
-    events[KVM_ENTRY].wanted &=
-        events[KVM_EXIT].wanted && exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0;
-    if (!events[KVM_EXIT].wanted && !events[KVM_USERSPACE_EXIT].wanted)
+    if (!choose_events(software))
         fail("kvm: no trace event that tells exits (this architecture is not known to kvmstat)");
     /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
     if (write_file(trace.instances, instance_path("events/task/task_newtask/filter"),
@@ -1678,6 +2283,64 @@ static void enable_events(void)
         if (events[i].wanted)
             set(path, "1");
     }
+}
+
+/* Appends the instance's file of the given name to t: its size, if so wanted, and its bytes. */
+static void put_file(struct text *t, const char *name, bool sized)
+{
+    static char text[1 << 16];
+    ssize_t size = read_file(trace.instances, instance_path(name), text, sizeof(text));
+
+    if (size < 0)
+        fail_trace(name);
+    if (sized)
+        put_number(t, (uint64_t)size, 8);
+    put_bytes(t, text, (size_t)size);
+}
+
+/* How many of the wanted events are of the system, of so many characters, that name begins with. */
+static size_t count_events(const char *name, size_t size)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < NEVENTS; i++)
+        n += events[i].wanted && strncmp(events[i].name, name, size) == 0;
+    return n;
+}
+
+/* Saves what describes the enabled events and their sub-buffers. */
+static void save_formats(void)
+{
+    struct text *t = &output.formats, systems = {.s = NULL};
+    size_t nsystems = 0, size = 0;
+    const char *system = "";
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *name = events[i].name;
+        if (!events[i].wanted)
+            continue;
+        if (size == 0 || strncmp(name, system, size) != 0) {
+            system = name;
+            size = strcspn(name, "/") + 1;
+            put_bytes(&systems, name, size - 1);
+            put_bytes(&systems, "", 1);
+            put_number(&systems, count_events(name, size), 4);
+            nsystems++;
+        }
+        snprintf(path, sizeof(path), "events/%s/format", name);
+        put_file(&systems, path, true);
+    }
+    put_bytes(t, "header_page", 12);
+    put_file(t, "events/header_page", true);
+    put_bytes(t, "header_event", 13);
+    put_file(t, "events/header_event", true);
+    put_number(t, 0, 4); /* no events of ftrace itself */
+    put_number(t, nsystems, 4);
+    put_bytes(t, systems.s, systems.size);
+    free(systems.s);
+    put_file(&output.clock, "trace_clock", false);
+    put_bytes(&output.clock, "", 1);
 }
 
 /* Appends the ids of the threads of the processes of -p to t; gives how many. */
@@ -1747,8 +2410,8 @@ static void open_streams(void)
         int fd = openat(trace.instances, instance_path(path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             fail_trace(path);
-        trace.streams = resize(trace.streams, trace.nstreams + 1, sizeof(*trace.streams));
-        trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd};
+        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
+        trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
     }
     closedir(d);
     qsort(trace.streams, trace.nstreams, sizeof(*trace.streams), compare_streams);
@@ -1777,8 +2440,8 @@ static void open_debugfs(void)
         inotify_add_watch(trace.new_vms, path, IN_CREATE);
 }
 
-/* Sets everything up and starts tracing; gives the time of that, by CLOCK_MONOTONIC. */
-static uint64_t start_tracing(void)
+/* Sets everything up and starts tracing. */
+static void start_tracing(void)
 {
     static char text[4096];
     struct rlimit files;
@@ -1810,35 +2473,51 @@ static uint64_t start_tracing(void)
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set("buffer_size_kb", text);
     set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
-    /* Wake at the first event (Linux 5.0; before, a reader is woken so anyway). */
-    write_file(trace.instances, instance_path("buffer_percent"), "0");
+    /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
+    write_file(trace.instances, instance_path("buffer_percent"), options.write == NULL ? "0" : "1");
     if (read_file(trace.instances, instance_path("events/header_page"), text, sizeof(text)) < 0)
         fail_trace("events/header_page");
     if (!parse_header_page(&trace.page, text))
         fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
+    trace.read_size = trace.page.size;
     if (options.npids != 0)
         set_pids();
     enable_events();
+    if (options.write != NULL)
+        save_formats();
     open_debugfs();
     open_streams();
     scan_guests();
-    uint64_t start = now(CLOCK_MONOTONIC);
+    trace.start = trace.drained = now(CLOCK_MONOTONIC);
+    see_present(trace.start);
     if (write(trace.hold, "1", 1) != 1)
         fail_trace("tracing_on");
-    return start;
 }
 
 /*
  * Streams: from trace_pipe_raw to events in the order of their stamps.
  */
 
-/* Adds to s what its CPU's buffer lost since it was last asked. */
+/* Says that the recording has something that cannot be true of CPU cpu; ends kvmstat. */
+static _Noreturn void fail_stream(const struct stream *s, const char *what)
+{
+    if (is_recorded())
+        fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
+    fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
+}
+
+/* Adds to s what its CPU's buffer lost before the sub-buffer that was just opened. */
 static void add_lost(struct stream *s)
 {
     char path[64], text[1024], *overrun;
     uint64_t total;
 
-    /* Not from the page: it may have had no room for the number. */
+    if (is_recorded()) {
+        s->lost += s->subbuf.lost;
+        s->lost_more |= s->subbuf.lost == 0;
+        return;
+    }
+    /* Not from the sub-buffer: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
     if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0)
         fail_trace(path);
@@ -1849,23 +2528,51 @@ static void add_lost(struct stream *s)
     s->overrun = total;
 }
 
-/* Reads the next sub-buffer of s; false if it has none now. */
-static bool read_subbuf(struct stream *s)
+/*
+ * Reads what s has next: of a CPU's buffer one sub-buffer, of a recording as many
+ * as fit.  False if there is nothing now.
+ */
+static bool read_pages(struct stream *s)
 {
-    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
+    size_t wanted = is_recorded() && s->left < trace.read_size ? (size_t)s->left : trace.read_size;
     ssize_t size;
 
-    if (s->page == NULL)
-        s->page = resize(NULL, trace.page.size, 1);
+    if (wanted == 0)
+        return false;
+    if (s->pages == NULL)
+        s->pages = resize(NULL, trace.read_size, 1);
     do
-        size = read(s->fd, s->page, trace.page.size);
+        size = is_recorded() ? pread(s->fd, s->pages, wanted, (off_t)s->at)
+                             : read(s->fd, s->pages, wanted);
     while (size < 0 && errno == EINTR);
+    if (is_recorded() && size != (ssize_t)wanted)
+        fail_stream(s, size < 0 ? strerror(errno) : "ends too soon");
     if (size == 0 || (size < 0 && errno == EAGAIN))
         return false;
     if (size < 0)
         fail_trace("trace_pipe_raw");
-    if (!subbuf_open(&s->subbuf, s->page, (size_t)size, &trace.page))
-        fail("CPU %d: a sub-buffer that is larger than it can be", s->cpu);
+    s->nbytes = (size_t)size;
+    s->used = 0;
+    if (is_recorded()) {
+        s->at += wanted;
+        s->left -= wanted;
+    }
+    if (output.dir >= 0)
+        save_subbuf(s);
+    return true;
+}
+
+/* Opens the next sub-buffer of s; false if it has none now. */
+static bool next_subbuf(struct stream *s)
+{
+    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
+
+    if (s->used == s->nbytes && !read_pages(s))
+        return false;
+    size_t size = s->nbytes - s->used < trace.page.size ? s->nbytes - s->used : trace.page.size;
+    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &trace.page))
+        fail_stream(s, "a sub-buffer that is larger than it can be");
+    s->used += size;
     if (s->subbuf.missed)
         add_lost(s);
     s->subbuf.missed |= missed;
@@ -1878,11 +2585,13 @@ static bool fill(struct stream *s)
     int found;
 
     while ((found = subbuf_next(&s->subbuf, &s->next)) == 0) {
-        if (!read_subbuf(s))
+        if (!next_subbuf(s))
             return s->has_next = false;
     }
     if (found < 0)
-        fail("CPU %d: a sub-buffer that makes no sense", s->cpu);
+        fail_stream(s, "a sub-buffer that makes no sense");
+    if (s->next.time > INT64_MAX)
+        fail_stream(s, "a time stamp that cannot be");
     if (s->subbuf.missed) {
         s->gap = s->next.time;
         s->subbuf.missed = false;
@@ -1908,21 +2617,45 @@ static void sift_down(struct stream **heap, size_t n, size_t i)
 }
 
 /*
- * Counts all events stamped before the given time, which is not in the future, in
- * the order of their stamps.  One that a CPU is still writing counts the next time.
+ * Asks the kernel which streams have something to read.  For a recording little is
+ * nothing, unless all is asked for: a sub-buffer of few events takes as much room in
+ * it as a full one.
  */
-static void drain(uint64_t until)
+static void poll_streams(bool all)
+{
+    if (is_recorded())
+        return;
+    poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0);
+    for (size_t i = 0; i < trace.nstreams; i++) {
+        struct pollfd *p = &trace.polls[FIRST_STREAM + i];
+        if ((p->revents & POLLERR) != 0)
+            p->fd = -1; /* a CPU that was never online */
+        else if (options.write != NULL && all && p->fd >= 0)
+            p->revents |= POLLIN;
+    }
+}
+
+/* Whether stream i has something to read, by poll_streams(). */
+static bool is_ready(size_t i)
+{
+    return is_recorded() || (trace.polls[FIRST_STREAM + i].revents & POLLIN) != 0;
+}
+
+/*
+ * Counts all events stamped before the given time, which is not in the future, in
+ * the order of their stamps.  One that a CPU is still writing counts the next time,
+ * and so may, unless all are asked for, those in buffers that have few.
+ */
+static void drain(uint64_t until, bool all)
 {
     struct stream **heap = trace.heap;
     size_t n = 0;
 
     /* Only now, after the clock was read, can the buffers tell of all before that time. */
-    poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0);
+    poll_streams(all);
     for (size_t i = 0; i < trace.nstreams; i++) {
         struct stream *s = &trace.streams[i];
-        if ((trace.polls[FIRST_STREAM + i].revents & POLLERR) != 0)
-            trace.polls[FIRST_STREAM + i].fd = -1; /* a CPU that was never online */
-        if (s->has_next || ((trace.polls[FIRST_STREAM + i].revents & POLLIN) != 0 && fill(s)))
+        if (s->has_next || (is_ready(i) && fill(s)))
             heap[n++] = s;
     }
     for (size_t i = n / 2; i-- > 0;)
@@ -1941,7 +2674,350 @@ static void drain(uint64_t until)
         if (n > 0)
             sift_down(heap, n, 0);
     }
+    trace.drained = until;
 }
+
+/*
+ * The recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
+ * describes it.  Nothing in it is believed: what is read is limited by the file's
+ * size, and what is kept by what hosts have.
+ */
+
+enum {
+    MAX_TEXT = 1 << 16,     /* bytes of an event's format, or of an option that matters */
+    MAX_COMMANDS = 1 << 20, /* bytes of the threads' names; there may be more */
+    MAX_CPUS = 1 << 16,     /* 8 times those of the largest kernels */
+    MAX_BUFFERS = 64        /* instances recorded beside the top one */
+};
+
+/* Says what is wrong with the recording's header, and ends kvmstat. */
+static _Noreturn void fail_input(const char *what)
+{
+    fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
+}
+
+/* Reads the next size bytes to p. */
+static void take(void *p, size_t size)
+{
+    if (size > input.size - input.at)
+        fail_input("ends too soon");
+    ssize_t n = pread(input.fd, p, size, (off_t)input.at);
+    if (n != (ssize_t)size)
+        fail_input(n < 0 ? strerror(errno) : "ends too soon");
+    input.at += size;
+}
+
+/* Leaves out the next size bytes. */
+static void skip(uint64_t size)
+{
+    if (size > input.size - input.at)
+        fail_input("ends too soon");
+    input.at += size;
+}
+
+/* The next number, of 1, 2, 4 or 8 bytes. */
+static uint64_t take_number(size_t size)
+{
+    uint8_t bytes[8];
+
+    take(bytes, size);
+    return load(bytes, size);
+}
+
+/* The next number, of size bytes, of things that there cannot be more than max of. */
+static uint64_t take_count(size_t size, uint64_t max)
+{
+    uint64_t n = take_number(size);
+
+    if (n > max)
+        fail_input("a number that cannot be");
+    return n;
+}
+
+/* The next size bytes, not more than max, with a NUL behind; to be freed. */
+static char *take_text(uint64_t size, size_t max)
+{
+    if (size > max)
+        fail_input("longer than it can be");
+    char *text = resize(NULL, (size_t)size + 1, 1);
+    take(text, (size_t)size);
+    text[size] = '\0';
+    return text;
+}
+
+/* Reads a string of less than size bytes, with its NUL, to s. */
+static void take_string(char *s, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if ((s[i] = (char)take_number(1)) == '\0')
+            return;
+    }
+    fail_input("longer than it can be");
+}
+
+/* Takes the string that has to come next, with its NUL. */
+static void expect(const char *wanted)
+{
+    char s[16];
+
+    take_string(s, strlen(wanted) + 1);
+    if (strcmp(s, wanted) != 0)
+        fail_input("not what has to be here");
+}
+
+/* Takes what tells that this is a file that can be read. */
+static void take_magic(void)
+{
+    char s[16], version[16];
+
+    if (input.size < sizeof(dat_magic))
+        fail("%s: no recording of trace-cmd or kvmstat", input.name);
+    take(s, strlen(dat_magic));
+    if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
+        fail("%s: no recording of trace-cmd or kvmstat", input.name);
+    take_string(version, sizeof(version));
+    if (strcmp(version, "7") == 0)
+        fail(
+            "%s: version 7 (make version 6 of it: trace-cmd convert --file-version 6 -i %s -o NEW)",
+            input.name, input.name);
+    if (strcmp(version, "6") != 0)
+        fail("%s: of a version that is not known (it has to be 6)", input.name);
+    if (take_number(1) != is_big_endian())
+        fail("%s: recorded on a host of the other byte order (report it on one like that)",
+            input.name);
+    take_number(1); /* bytes of a long of the recording program */
+    take_number(4); /* bytes of a page of memory */
+}
+
+/* Takes the format of an event of a system, and keeps it if it is one that kvmstat knows. */
+static void take_format(const char *system)
+{
+    uint64_t size = take_number(8);
+    char name[64], *text;
+
+    if (strcmp(system, "kvm") != 0 && strcmp(system, "task") != 0) {
+        skip(size);
+        return;
+    }
+    text = take_text(size, MAX_TEXT);
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *event = strchr(events[i].name, '/') + 1;
+        snprintf(name, sizeof(name), "name: %s\n", event);
+        if (strncmp(events[i].name, system, strlen(system)) == 0 &&
+            strncmp(text, name, strlen(name)) == 0) {
+            if (!parse_format(&events[i], text))
+                fail("%s: the format of %s is not understood", input.name, event);
+            break;
+        }
+    }
+    free(text);
+}
+
+/* Takes the descriptions of sub-buffers and events, and the threads' names. */
+static void take_formats(void)
+{
+    char system[64];
+
+    expect("header_page");
+    char *text = take_text(take_number(8), MAX_TEXT);
+    if (!parse_header_page(&trace.page, text))
+        fail_input("a description of sub-buffers that is not understood");
+    free(text);
+    expect("header_event");
+    skip(take_number(8));
+    for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
+        skip(take_number(8)); /* the events of ftrace itself */
+    for (uint64_t systems = take_count(4, UINT16_MAX); systems > 0; systems--) {
+        take_string(system, sizeof(system));
+        for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
+            take_format(system);
+    }
+    skip(take_number(4)); /* kallsyms */
+    skip(take_number(4)); /* formats of trace_printk() */
+    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
+    input.commands = take_text(kept, MAX_COMMANDS);
+    skip(size - kept);
+}
+
+/* Takes the body of an OPTION_GUEST that ends at end; see save_guest(). */
+static void take_guest(uint64_t end)
+{
+    char name[MAX_TEXT];
+
+    take_string(name, sizeof(name));
+    uint64_t pid = take_number(8), n = take_count(4, MAX_KNOWN);
+    uint8_t *entries = (uint8_t *)take_text(n * 8, MAX_KNOWN * 8);
+    bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
+    for (size_t i = 0; i < n; i++) {
+        long id = entry_vcpu(entries, i);
+        uint64_t tid = load(entries + i * 8 + 4, 4);
+        uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
+        /* trace-cmd has a random number for the process: then each thread is shown as one. */
+        uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
+        if (process == 0 || tid > INT_MAX)
+            continue;
+        struct guest *g = guest_of((int)process);
+        struct vcpu *v = id == UNKNOWN ? NULL : vcpu_of(g, id);
+        free(g->name);
+        if ((g->name = strdup(name)) == NULL)
+            fail("out of memory");
+        if (tid != 0)
+            thread_of((int)tid, g->pid)->vcpu = v;
+        if (v != NULL) {
+            v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
+            v->last = last;
+        }
+    }
+    free(entries);
+}
+
+/* Takes the body of an OPTION_VERSION: what kvmstat made says what it reported. */
+static void take_version(const char *text)
+{
+    const char *s = strstr(text, reports_from);
+
+    if (s == NULL)
+        return;
+    s += strlen(reports_from);
+    if (!parse_digits(&s, INT64_MAX, &input.from) || strncmp(s, " to ", 4) != 0 ||
+        (s += 4, !parse_digits(&s, INT64_MAX, &input.until)) || input.until < input.from)
+        fail_input("reports from and to times that cannot be");
+}
+
+/* Takes the body of an option, of size bytes, that is a text. */
+static void take_text_option(uint64_t option, uint64_t size)
+{
+    char *text = take_text(size, MAX_TEXT);
+    const char *clock = strchr(text, '[');
+
+    if (option == OPTION_VERSION)
+        take_version(text);
+    else if (option == OPTION_DATE)
+        input.to_epoch = strtoull(text, NULL, 0) * 1000;
+    else if (clock != NULL)
+        snprintf(input.clock, sizeof(input.clock), "%.*s", (int)strcspn(clock + 1, "]"), clock + 1);
+    free(text);
+}
+
+/* Takes the options; gives the number of instances' buffers, and at buffers where they are. */
+static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
+{
+    size_t nbuffers = 0;
+    uint64_t option;
+
+    while ((option = take_number(2)) != OPTION_END) {
+        uint64_t size = take_number(4), end = input.at + size;
+        if (size > input.size - input.at)
+            fail_input("an option that is longer than the file");
+        switch (option) {
+        case OPTION_CLOCK:
+        case OPTION_DATE:
+        case OPTION_VERSION: take_text_option(option, size); break;
+        case OPTION_GUEST: take_guest(end); break;
+        case OPTION_BUFFER:
+            if (nbuffers == MAX_BUFFERS)
+                fail_input("more buffers than can be read");
+            buffers[nbuffers++] = take_number(8);
+        }
+        if (input.at > end)
+            fail_input("more than its option can have");
+        input.at = end;
+    }
+    return nbuffers;
+}
+
+/* Takes the table of a buffer's sub-buffers of ncpus CPUs, and makes streams of them. */
+static void take_table(uint64_t ncpus)
+{
+    for (uint64_t cpu = 0; cpu < ncpus; cpu++) {
+        uint64_t at = take_number(8), size = take_number(8);
+        if (size == 0)
+            continue;
+        input.total += size;
+        if (at > input.size || size > input.size - at || input.total > input.size)
+            fail_input("sub-buffers behind the end of the file, or twice in it");
+        if (size % trace.page.size != 0)
+            fail_input("a part of a sub-buffer");
+        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
+        trace.streams[trace.nstreams++] =
+            (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .copy = -1};
+    }
+}
+
+/* Takes what is behind the threads' names: options and tables. */
+static void take_buffers(void)
+{
+    uint64_t ncpus = take_count(4, MAX_CPUS), buffers[MAX_BUFFERS];
+    size_t nbuffers = 0;
+    char kind[10];
+
+    take_string(kind, sizeof(kind));
+    if (strcmp(kind, "options  ") == 0) {
+        nbuffers = take_options(buffers);
+        take_string(kind, sizeof(kind));
+    }
+    if (strcmp(kind, "latency  ") == 0)
+        fail("%s: a text, no events (make one with trace-cmd record)", input.name);
+    if (strcmp(kind, "flyrecord") != 0)
+        fail_input("not what has to be here");
+    take_table(ncpus);
+    for (size_t i = 0; i < nbuffers; i++) {
+        input.at = 0;
+        skip(buffers[i]);
+        expect("flyrecord");
+        take_table(ncpus);
+    }
+}
+
+/* Whether there is an event that only a hardware backend fires. */
+static bool has_kvm_exit(void)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < trace.nstreams && !found; i++) {
+        struct stream s = trace.streams[i];
+        while (!found && fill(&s)) {
+            int id = event_id(&s.next);
+            found = id != 0 && (id == events[KVM_EXIT].id || id == events[KVM_ENTRY].id);
+        }
+        free(s.pages);
+    }
+    return found;
+}
+
+/* Opens the recording, and finds out what is in it. */
+static void open_input(void)
+{
+    struct stat st;
+
+    input.name = printed(options.read);
+    input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not block */
+    if (input.fd < 0 || fstat(input.fd, &st) != 0)
+        fail("%s: %s (give -r a recording)", input.name, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        fail("%s: no regular file (give -r a recording)", input.name);
+    input.size = (uint64_t)st.st_size;
+    take_magic();
+    take_formats();
+    take_buffers();
+    bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
+                     strcmp(input.clock, "ppc-tb") == 0;
+    if (countless && (options.interval != 0 || options.stamp != 0))
+        fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval and -T out)",
+            input.name, input.clock);
+    trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
+    size_t share = READ_AHEAD / (trace.nstreams + 1);
+    share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
+    trace.read_size = share > trace.page.size ? share - share % trace.page.size : trace.page.size;
+    bool software =
+        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
+    if (!choose_events(software))
+        fail("%s: no event that tells exits (record with trace-cmd record -e kvm)", input.name);
+}
+
+/*
+ * Waiting for events, for the end of an interval, and for signals.
+ */
 
 static void on_signal(int sig)
 {
@@ -1984,9 +3060,9 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
 /*
  * Waits until there is something to look at or the interval ends.  A quiet host's
  * events wake kvmstat at once: a new guest's threads may be gone soon.  A busy one
- * does not wake it for each event.
+ * does not wake it for each event.  Gives whether new guests are expected.
  */
-static void wait_for_events(uint64_t end, const sigset_t *unblocked)
+static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
     static uint64_t due;       /* when the next look is, at the pace of a busy host */
     static uint64_t attentive; /* until then the naps are short */
@@ -2006,6 +3082,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
         attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
         due = 0;
     }
+    return now(CLOCK_MONOTONIC) < attentive;
 }
 
 /*
@@ -2016,8 +3093,9 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 static void write_out(const struct text *t)
 {
     size_t done = 0;
+    sigset_t before;
 
-    block_signals(false, NULL); /* the reader may never read on */
+    block_signals(false, &before); /* the reader may never read on */
     while (done < t->size && signalled == 0) {
         ssize_t r = write(STDOUT_FILENO, t->s + done, t->size - done);
         if (r >= 0)
@@ -2029,66 +3107,29 @@ static void write_out(const struct text *t)
         else if (errno != EINTR)
             fail("stdout: %s", strerror(errno));
     }
-    block_signals(true, NULL);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     if (signalled != 0)
         leave_by_signal(signalled);
 }
 
-/* The length of the valid UTF-8 sequence at s that is no control character; 0 if there is none. */
-static size_t printable(const unsigned char *s)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t size = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
-    uint32_t c = size == 1 ? *s : *s & (0x7fu >> size);
-
-    for (size_t i = 1; i < size; i++) {
-        if (s[i] >> 6 != 2)
-            return 0; /* the NUL at the end, too */
-        c = c << 6 | (s[i] & 0x3f);
-    }
-    if (size == 0 || c < least[size] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-        return 0;
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) ? 0 : size;
-}
-
-/* Appends name, with \xHH for bytes that a terminal must not get, and \\ for \. */
-static void put_name(struct text *t, const char *name)
-{
-    char escape[8];
-
-    while (*name != '\0') {
-        size_t size = printable((const unsigned char *)name);
-        if (size == 0 || *name == '\\') {
-            snprintf(escape, sizeof(escape), size != 0 ? "\\\\" : "\\x%02x",
-                (unsigned)(unsigned char)*name);
-            put_bytes(t, escape, strlen(escape));
-            size = 1;
-        } else {
-            put_bytes(t, name, size);
-        }
-        name += size;
-    }
-}
-
-/* The text of -T for the end of an interval, given by CLOCK_MONOTONIC; empty without -T. */
+/*
+ * The text of -T for the end of an interval, given by the trace clock; empty without
+ * -T.  A recording whose clock nobody can relate to 1970 has that clock's seconds.
+ */
 static void format_stamp(uint64_t end, char *buf, size_t size)
 {
-    static uint64_t offset;
-    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
+    uint64_t stamp = end + to_epoch();
+    time_t seconds = (time_t)(stamp / NSEC);
     char decimals[16] = "", zone[8];
     struct tm tm;
 
     buf[0] = '\0';
     if (options.stamp == 0)
         return;
-    /* The clocks are read one after the other: do not let that wobble show. */
-    if (difference - offset + NSEC / 1000 > NSEC / 500)
-        offset = difference;
-    time_t seconds = (time_t)((end + offset) / NSEC);
     if (options.decimals != 0)
-        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)((end + offset) % NSEC));
+        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
     decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
-    if (options.stamp == 'u') {
+    if (options.stamp == 'u' || to_epoch() == 0) {
         snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
     } else {
         localtime_r(&seconds, &tm);
@@ -2181,17 +3222,22 @@ static void report_lost(void)
 
     for (size_t i = 0; i < trace.nstreams; i++) {
         struct stream *s = &trace.streams[i];
-        if (s->lost == 0)
+        if (s->lost == 0 && !s->lost_more)
             continue;
-        snprintf(part, sizeof(part), "%s %" PRIu64 " on CPU %d", t.size == 0 ? "" : ",", s->lost,
-            s->cpu);
+        snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", t.size == 0 ? "" : ",", s->lost,
+            s->lost_more ? " and more" : "", s->cpu);
         put_bytes(&t, part, strlen(part));
         s->lost = 0;
+        s->lost_more = false;
     }
     if (t.size == 0)
         return;
-    fprintf(stderr, "kvmstat: events lost:%.*s (raise -b, now %" PRIu64 ")\n", (int)t.size, t.s,
-        options.kib);
+    if (is_recorded())
+        fprintf(stderr, "kvmstat: %s: events lost:%.*s (record with larger buffers)\n", input.name,
+            (int)t.size, t.s);
+    else
+        fprintf(stderr, "kvmstat: events lost:%.*s (raise -b, now %" PRIu64 ")\n", (int)t.size, t.s,
+            options.kib);
     free(t.s);
     trace.lossy = true;
 }
@@ -2228,17 +3274,37 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
     return nrows;
 }
 
-/* Reports the interval that ended at the given time of CLOCK_MONOTONIC. */
-static void report(uint64_t end)
+/* Finds out, as an interval ends, which vCPUs are there. */
+static void look_at_host(uint64_t end)
+{
+    for (size_t i = 0; i < trace.nstreams; i++)
+        trace.polls[FIRST_STREAM + i].fd = trace.streams[i].fd; /* it may be online now */
+    scan_guests();
+    see_present(end);
+}
+
+/* Says, once, that there is nothing to report. */
+static void say_nothing(void)
+{
+    if (is_recorded())
+        fprintf(stderr, "kvmstat: %s: no virtual machine", input.name);
+    else
+        fputs("kvmstat: no virtual machine is running", stderr);
+    fputs(options.npids == 0 ? "\n" : " in the processes of -p\n", stderr);
+}
+
+/* Reports the interval between two times of the trace clock. */
+static void report(uint64_t start, uint64_t end)
 {
     static struct text t;
     static unsigned under_header; /* reports since the last header */
     static bool said;             /* that there is no guest */
     char stamp[64];
 
-    for (size_t i = 0; i < trace.nstreams; i++)
-        trace.polls[FIRST_STREAM + i].fd = trace.streams[i].fd; /* it may be online now */
-    scan_guests();
+    if (is_recorded())
+        recall_present(start, end);
+    else
+        look_at_host(end);
     find_vcpus(true);
     report_lost();
     format_stamp(end, stamp, sizeof(stamp));
@@ -2246,12 +3312,11 @@ static void report(uint64_t end)
     size_t nrows = put_rows(&t, stamp, under_header == 0);
     under_header = (under_header == 0 || nrows > 1 ? 1 : under_header + 1) % HEADER_EVERY;
     if (nrows == 0 && !said)
-        fprintf(stderr, "kvmstat: no virtual machine is running%s\n",
-            options.npids == 0 ? "" : " in the processes of -p");
+        say_nothing();
     said = nrows == 0;
     write_out(&t);
     /* While there are missed intervals to report, their guests and threads may be gone already. */
-    if (now(CLOCK_MONOTONIC) < end + options.interval) {
+    if (!is_recorded() && now(CLOCK_MONOTONIC) < end + options.interval) {
         forget_threads();
         forget_guests();
     }
@@ -2264,7 +3329,9 @@ static void report(uint64_t end)
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-T d|u] [interval [count]]\n", out);
+    fputs("usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-r file | -w file] [-T d|u]\n"
+          "               [interval [count]]\n",
+        out);
 }
 
 /* Says what is wrong with a word of the command line, and ends kvmstat with status 2. */
@@ -2282,14 +3349,17 @@ static _Noreturn void print_help(void)
 {
     print_usage(stdout);
     printf("\nA row for each virtual CPU of this host, every interval (1 second, or the\n"
-           "seconds given), count times or for ever.  The counts are the interval's.\n\n"
+           "seconds given), count times or for ever.  The counts are the interval's.\n"
+           "With -r, of a recording's host: without interval, one report of it all.\n\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
            "  -h  print this, and end\n"
            "  -H  for scripts: no header, one tab between fields\n"
            "  -n  add the guests' names\n"
            "  -p  only the virtual machines of these processes\n"
+           "  -r  report what -w or trace-cmd recorded in this file\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970\n"
-           "  -V  print the version, and end\n\n",
+           "  -V  print the version, and end\n"
+           "  -w  record in this file, as trace-cmd does, while reporting\n\n",
         DEFAULT_KIB);
     for (int i = 0; i < NCOLUMNS; i++)
         printf("  %-5s  %s\n", columns[i].name, columns[i].meaning);
@@ -2347,15 +3417,26 @@ static void parse_pids(const char *list)
         int pid = parse_int(word);
         if (pid <= 0)
             usage_error("-p \"", word, "\": not a process id");
-        if (kill(pid, 0) != 0 && errno == ESRCH)
-            usage_error("-p \"", word, "\": no such process");
-        if (process_of(pid) != pid)
-            usage_error("-p \"", word, "\": a thread; give its process");
-        options.pids = resize(options.pids, options.npids + 1, sizeof(int));
+        options.pids = grow(options.pids, options.npids, sizeof(int));
         options.pids[options.npids++] = pid;
         s += size;
         if (*s == '\0')
             return;
+    }
+}
+
+/* Checks that what -p names are processes of this host. */
+static void check_pids(void)
+{
+    char word[21];
+
+    for (size_t i = 0; i < options.npids; i++) {
+        int pid = options.pids[i];
+        snprintf(word, sizeof(word), "%d", pid);
+        if (kill(pid, 0) != 0 && errno == ESRCH)
+            usage_error("-p \"", word, "\": no such process");
+        if (process_of(pid) != pid)
+            usage_error("-p \"", word, "\": a thread; give its process");
     }
 }
 
@@ -2364,7 +3445,7 @@ static void parse_options(int argc, char **argv)
     int c;
 
     opterr = 0;
-    while ((c = getopt(argc, argv, "+:b:hHnp:T:V")) != -1) {
+    while ((c = getopt(argc, argv, "+:b:hHnp:r:T:Vw:")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
         const char *word = optopt == '-' ? argv[optind] : letter; /* --anything */
         switch (c) {
@@ -2373,6 +3454,7 @@ static void parse_options(int argc, char **argv)
         case 'H': options.no_header = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_pids(optarg); break;
+        case 'r': options.read = optarg; break;
         case 'T':
             if (strcmp(optarg, "d") != 0 && strcmp(optarg, "u") != 0)
                 usage_error("-T \"", optarg, "\": neither d nor u");
@@ -2383,6 +3465,7 @@ static void parse_options(int argc, char **argv)
             if (fflush(stdout) != 0)
                 fail("stdout: %s", strerror(errno));
             exit(0);
+        case 'w': options.write = optarg; break;
         case ':': usage_error("", word, ": its value is missing");
         default: usage_error("", word, ": no such option");
         }
@@ -2393,6 +3476,16 @@ static void parse_options(int argc, char **argv)
         parse_count(argv[optind++]);
     if (optind < argc)
         usage_error("\"", argv[optind], "\": one operand too many");
+    if (is_recorded()) {
+        if (options.kib != 0 || options.write != NULL)
+            usage_error(options.kib != 0 ? "-b" : "-w", "", ": not with -r");
+        return;
+    }
+    check_pids();
+    if (options.kib == 0)
+        options.kib = DEFAULT_KIB;
+    if (options.interval == 0)
+        options.interval = NSEC;
 }
 
 /* Makes the signals that ask for the end set signalled; SIGHUP not under nohup(1). */
@@ -2409,32 +3502,110 @@ static void catch_signals(sigset_t *unblocked)
     if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
         sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* write() tells */
+    signal(SIGXFSZ, SIG_IGN); /* the same */
     signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
+}
+
+/* Traces this host and reports it. */
+static void report_host(void)
+{
+    sigset_t unblocked;
+
+    if (options.write != NULL)
+        open_output();
+    catch_signals(&unblocked);
+    start_tracing();
+    uint64_t end = trace.start;
+    for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
+        end += options.interval;
+        for (bool over = false; !over;) {
+            bool attentive = wait_for_events(end, &unblocked);
+            uint64_t t = now(CLOCK_MONOTONIC);
+            over = t >= end;
+            drain(over ? end : t, over || attentive);
+            if (world.fresh)
+                find_vcpus(false);
+        }
+        report(end - options.interval, end);
+    }
+}
+
+/* The stamp of the recording's next event; UINT64_MAX if there is none. */
+static uint64_t next_time(void)
+{
+    uint64_t time = UINT64_MAX;
+
+    for (size_t i = 0; i < trace.nstreams; i++) {
+        const struct stream *s = &trace.streams[i];
+        if (s->has_next && s->next.time < time)
+            time = s->next.time;
+    }
+    return time;
+}
+
+/* The stamp of the last event that was read; 0 if there was none. */
+static uint64_t last_time(void)
+{
+    uint64_t time = 0;
+
+    for (size_t i = 0; i < trace.nstreams; i++) {
+        if (trace.streams[i].subbuf.time > time)
+            time = trace.streams[i].subbuf.time;
+    }
+    return time;
+}
+
+/*
+ * Ends kvmstat if the recording's next event, at the given time, is so far from the
+ * end of this interval that only a damaged file, or too short an interval, explains it.
+ */
+static void limit_quiet(uint64_t end, uint64_t next)
+{
+    static uint64_t quiet; /* reports without an event */
+    uint64_t gap = (next - end) / options.interval;
+
+    quiet += gap > 0;
+    if (quiet + gap > MAX_QUIET)
+        fail("%s: no event for more than %u intervals (give a longer one)", input.name, MAX_QUIET);
+}
+
+/* Reports a recording, up to its last event or, of what kvmstat made, to the end that it tells. */
+static void report_recording(void)
+{
+    bool has_end, more;
+    uint64_t n = 0;
+
+    open_input();
+    has_end = input.until != UINT64_MAX;
+    drain(0, true);
+    uint64_t end = input.from != 0 ? input.from : next_time();
+    end = end == UINT64_MAX ? 0 : end;
+    do {
+        uint64_t start = end;
+        end = options.interval == 0 || input.until - end < options.interval
+                  ? input.until
+                  : end + options.interval;
+        drain(end, true);
+        more = has_end ? end < input.until : next_time() != UINT64_MAX;
+        if (!more && !has_end)
+            end = last_time();
+        if (more)
+            limit_quiet(end, next_time() < input.until ? next_time() : input.until);
+        report(start, end);
+    } while (more && ++n != options.count);
 }
 
 int main(int argc, char **argv)
 {
-    sigset_t unblocked;
-
     /* What is closed must not come to be a file that is opened here. */
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             return 1;
     }
     parse_options(argc, argv);
-    catch_signals(&unblocked);
-    uint64_t end = start_tracing();
-    for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
-        end += options.interval;
-        for (bool over = false; !over;) {
-            wait_for_events(end, &unblocked);
-            uint64_t t = now(CLOCK_MONOTONIC);
-            over = t >= end;
-            drain(over ? end : t);
-            if (world.fresh)
-                find_vcpus(false);
-        }
-        report(end);
-    }
+    if (is_recorded())
+        report_recording();
+    else
+        report_host();
     leave(trace.lossy ? 3 : 0);
 }

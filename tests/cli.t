@@ -2,7 +2,8 @@
 # The command line: what is refused, why, and before anything is touched.
 . "$(dirname "$0")/lib.sh"
 
-usage='usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-T d|u] [interval [count]]'
+usage='usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-r file | -w file] [-T d|u]
+               [interval [count]]'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
 refused() {
@@ -50,12 +51,15 @@ if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	refused "\"$thread\"" "a thread; give its process" -p "$thread"
 	end "$pid"
 fi
+refused -b "not with -r" -r x -b 8
+refused -w "not with -r" -w y -r x
+refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 
-is "$("$kvmstat" -V)" "kvmstat 1.0" "-V"
+is "$("$kvmstat" -V)" "kvmstat 1.1" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
-is "$(head -n 1 "$tmp/out")" "$usage" "-h: the usage"
+is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"
 for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"

@@ -50,16 +50,7 @@ struct writer {
     uint64_t overrun;   /* events lost up to now */
 };
 
-/* A trace-cmd file, in memory. */
-struct reader {
-    const char *name; /* the file's */
-    uint8_t *bytes;   /* all of it */
-    size_t size;      /* how many */
-    size_t at;        /* offset of what is taken next */
-};
-
 static struct writer writers[MAX_CPUS];
-static int event_ids[NEVENTS]; /* common_type of each event, from its format */
 static const char *captures = "tests/captures";
 static int temporary = -1; /* directory that stands for instances/ of tracefs */
 static char temporary_path[PATH_MAX];
@@ -205,6 +196,8 @@ static void is_fatal(void (*body)(void), const char *line, const char *name)
 /* Gives the host n CPUs, whose buffers are empty files. */
 static void make_streams(size_t n)
 {
+    options.read = NULL;
+    trace.read_size = trace.page.size;
     trace.nstreams = n;
     trace.streams = create(n * sizeof(*trace.streams));
     trace.heap = create(n * sizeof(*trace.heap));
@@ -213,7 +206,7 @@ static void make_streams(size_t n)
         int fd = memfd_create("cpu", MFD_CLOEXEC);
         if (fd < 0)
             bail_out("memfd_create: %s", strerror(errno));
-        trace.streams[i] = (struct stream){.cpu = (int)i, .fd = fd};
+        trace.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .copy = -1};
         trace.polls[FIRST_STREAM + i] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
 }
@@ -269,12 +262,13 @@ static void remove_temporary(void)
         note("%s: %s", temporary_path, strerror(errno));
 }
 
-/* Forgets the host, its guests and its events. */
-static void clear(void)
+/* Forgets the CPUs. */
+static void clear_streams(void)
 {
     for (size_t i = 0; i < trace.nstreams; i++) {
-        close(trace.streams[i].fd);
-        free(trace.streams[i].page);
+        if (trace.streams[i].fd != input.fd)
+            close(trace.streams[i].fd);
+        free(trace.streams[i].pages);
     }
     free(trace.streams);
     free(trace.heap);
@@ -283,6 +277,11 @@ static void clear(void)
     trace.heap = NULL;
     trace.polls = NULL;
     trace.nstreams = 0;
+}
+
+/* Forgets guests and their threads. */
+static void clear_world(void)
+{
     for (size_t i = 0; i < world.space; i++)
         free(world.threads[i]);
     free(world.threads);
@@ -291,32 +290,39 @@ static void clear(void)
     free(world.guests);
     memset(&world, 0, sizeof(world));
     world.debugfs = -1;
+}
+
+/* Forgets the host, its guests and its events. */
+static void clear(void)
+{
+    clear_streams();
+    clear_world();
+    close(input.fd);
+    free(input.name);
+    free(input.commands);
+    memset(&input, 0, sizeof(input));
+    input.fd = -1;
+    input.until = UINT64_MAX;
     for (int i = 0; i < NEVENTS; i++) {
         events[i].wanted = false;
+        events[i].id = 0;
         memset(events[i].fields, 0, sizeof(events[i].fields));
     }
     memset(event_of_id, 0, sizeof(event_of_id));
-    memset(event_ids, 0, sizeof(event_ids));
     memset(writers, 0, sizeof(writers));
     options.no_header = options.names = false;
     options.stamp = 0;
     options.decimals = 0;
+    options.read = NULL;
 }
 
 /* Makes the thread tid of process pid known, which runs vCPU id, or one that its events tell. */
 static void add_thread(int tid, int pid, long id)
 {
-    struct thread *t = create(sizeof(*t));
+    struct thread *t = thread_of(tid, pid);
 
-    /* Not by thread_of(): it would look for the thread on this host. */
-    if (world.space == 0)
-        rebuild_threads(64);
-    t->tid = tid;
-    t->guest = guest_of(pid);
-    t->counts = t->pending;
     t->vcpu = id == UNKNOWN ? NULL : vcpu_of(t->guest, id);
-    *thread_slot(tid) = t;
-    world.nthreads++;
+    t->fresh = world.fresh = false;
 }
 
 /* A vCPU that is there, of process pid. */
@@ -347,205 +353,89 @@ static const int64_t *counts_of(int pid, long id)
 }
 
 /*
- * Reading trace-cmd files.  Numbers in them are little-endian, as are those of
- * the hosts that these tests run on.
+ * Recordings.
  */
 
-/* The next size bytes. */
-static const uint8_t *take(struct reader *in, size_t size)
+/* Replaces the text from by to, of the same length, at or behind start in size bytes. */
+static char *replace(char *start, size_t size, const char *from, const char *to)
 {
-    if (size > in->size - in->at)
-        bail_out("%s: ends too soon", in->name);
-    in->at += size;
-    return in->bytes + in->at - size;
-}
-
-/* The next number, of size bytes. */
-static uint64_t take_number(struct reader *in, size_t size)
-{
-    return load(take(in, size), size);
-}
-
-/* The next text, whose length is stored before it; to be freed. */
-static char *take_text(struct reader *in)
-{
-    size_t size = take_number(in, 8);
-
-    return boxed_text((const char *)take(in, size), size);
-}
-
-/* The next NUL-ended string. */
-static const char *take_string(struct reader *in)
-{
-    const char *s = (const char *)in->bytes + in->at;
-
-    take(in, strnlen(s, in->size - in->at) + 1);
-    return s;
-}
-
-/* Takes size bytes that must be those at bytes. */
-static void take_magic(struct reader *in, const char *bytes, size_t size)
-{
-    if (memcmp(take(in, size), bytes, size) != 0)
-        bail_out("%s: no trace-cmd file of version 6", in->name);
-}
-
-/* Cuts the line that has the field with the given name out of an event's format. */
-static void cut_field(char *format, const char *name)
-{
-    char *at = strstr(format, name), *line = at;
+    char *at = memmem(start, size, from, strlen(from));
 
     if (at == NULL)
-        return;
-    while (line > format && line[-1] != '\n')
-        line--;
-    at = strchr(at, '\n') + 1;
-    memmove(line, at, strlen(at) + 1);
+        bail_out("a recording has no \"%s\"", from);
+    return memcpy(at, to, strlen(to));
 }
 
-/* Reads the format of an event, if it is one that kvmstat knows. */
-static void add_format(const char *system, char *format, enum host host)
+/* Opens a copy of the recording at path, as such a host would have made it. */
+static void open_copy(const char *path, enum host host)
 {
-    char name[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        const char *slash = strchr(events[i].name, '/');
-        snprintf(name, sizeof(name), "name: %s\n", slash + 1);
-        if (strncmp(events[i].name, system, (size_t)(slash - events[i].name)) != 0 ||
-            strncmp(format, name, strlen(name)) != 0)
-            continue;
-        if (i == KVM_EXIT && host == BEFORE_5_10)
-            cut_field(format, " vcpu_id;");
-        event_ids[i] = parse_format(&events[i], format);
-        if (event_ids[i] < 0)
-            bail_out("%s: format not understood", events[i].name);
-    }
-}
-
-/* Lets those events count that kvmstat would enable on such a host. */
-static void choose(enum host host)
-{
-    for (int i = 0; i < NEVENTS; i++)
-        events[i].wanted = event_ids[i] > 0;
-    events[KVM_EXIT].wanted &= host != SOFTWARE;
-    events[KVM_MMIO].wanted &= host != SOFTWARE;
-    events[KVM_USERSPACE_EXIT].wanted &= host == SOFTWARE;
-    events[KVM_ENTRY].wanted &= host == BEFORE_5_10;
-    for (int i = 0; i < NEVENTS; i++) {
-        if (events[i].wanted)
-            event_of_id[event_ids[i]] = &events[i];
-    }
-}
-
-/* Reads what stands before the CPUs' number: the formats, and what is not needed here. */
-static void read_formats(struct reader *in, enum host host)
-{
-    take_magic(in, "\x17\x08\x44tracing6", 12);
-    take_magic(in, "\0\x08", 2); /* little-endian, long has 8 bytes */
-    take_number(in, 4);          /* size of a page of memory */
-    take_magic(in, "header_page", 12);
-    char *text = take_text(in);
-    if (!parse_header_page(&trace.page, text))
-        bail_out("%s: header_page not understood", in->name);
-    free(text);
-    take_magic(in, "header_event", 13);
-    free(take_text(in));
-    for (uint64_t n = take_number(in, 4); n > 0; n--)
-        free(take_text(in)); /* events of ftrace itself */
-    for (uint64_t systems = take_number(in, 4); systems > 0; systems--) {
-        const char *system = take_string(in);
-        for (uint64_t n = take_number(in, 4); n > 0; n--) {
-            text = take_text(in);
-            add_format(system, text, host);
-            free(text);
-        }
-    }
-    choose(host);
-    take(in, take_number(in, 4)); /* kallsyms */
-    take(in, take_number(in, 4)); /* formats of trace_printk() */
-    take(in, take_number(in, 8)); /* threads' names */
-}
-
-/* Reads the options; makes the threads known that GUEST names, with their vCPUs if need be. */
-static void read_options(struct reader *in)
-{
-    enum { GUEST = 13 };
-    bool told = (events[KVM_EXIT].wanted && events[KVM_EXIT].fields[VCPU_ID].size != 0) ||
-                events[KVM_ENTRY].wanted;
-    uint64_t option;
-
-    take_magic(in, "options  ", 10);
-    while ((option = take_number(in, 2)) != 0) {
-        size_t size = take_number(in, 4), end = in->at + size;
-        if (option == GUEST) {
-            take_string(in); /* the guest's name */
-            int pid = (int)take_number(in, 8);
-            for (uint64_t n = take_number(in, 4); n > 0; n--) {
-                long id = (long)take_number(in, 4);
-                add_thread((int)take_number(in, 4), pid, told ? UNKNOWN : id);
-            }
-        }
-        in->at = end;
-    }
-}
-
-/* Puts the sub-buffers of n CPUs into the streams' files. */
-static void read_pages(struct reader *in, size_t n)
-{
-    take_magic(in, "flyrecord", 10);
-    make_streams(n);
-    for (size_t i = 0; i < n; i++) {
-        uint64_t offset = take_number(in, 8), size = take_number(in, 8);
-        if (offset > in->size || size > in->size - offset ||
-            pwrite(trace.streams[i].fd, in->bytes + offset, size, 0) != (ssize_t)size)
-            bail_out("%s: CPU %zu has no sub-buffers", in->name, i);
-    }
-}
-
-/* Opens a file of captures. */
-static struct reader open_capture(const char *name)
-{
-    char path[PATH_MAX];
+    static char copy[64];
     struct stat st;
+    int fd = memfd_create("recording", MFD_CLOEXEC);
 
-    snprintf(path, sizeof(path), "%s/%s", captures, name);
-    if (stat(path, &st) != 0)
+    if (fd < 0 || stat(path, &st) != 0)
         bail_out("%s: %s", path, strerror(errno));
-    struct reader in = {.name = name, .size = (size_t)st.st_size};
-    in.bytes = resize(NULL, in.size + 1, 1);
-    if (read_file(AT_FDCWD, path, (char *)in.bytes, in.size + 1) != (ssize_t)in.size)
+    size_t size = (size_t)st.st_size;
+    char *bytes = resize(NULL, size + 1, 1), *end = bytes + size;
+    if (read_file(AT_FDCWD, path, bytes, size + 1) != (ssize_t)size)
         bail_out("%s: cannot be read", path);
-    return in;
+    if (host == BEFORE_5_10) {
+        char *exit = replace(bytes, size, "name: kvm_exit\n", "name: kvm_exit\n");
+        replace(exit, (size_t)(end - exit), " vcpu_id;", " no_such;");
+    }
+    if (host == SOFTWARE)
+        replace(bytes, size, "name: kvm_exit\n", "name: not_exit\n");
+    if (!write_all(fd, bytes, size))
+        bail_out("%s: %s", path, strerror(errno));
+    free(bytes);
+    snprintf(copy, sizeof(copy), "/proc/self/fd/%d", fd);
+    options.read = copy;
+    open_input();
+    close(fd);
 }
 
-/* Makes the host that a capture was recorded on, with all that it recorded. */
+/* Opens a file of captures, as it would be on such a host. */
 static void load_capture(const char *name, enum host host)
 {
-    struct reader in = open_capture(name);
+    char path[PATH_MAX];
 
     clear();
-    read_formats(&in, host);
-    size_t ncpus = take_number(&in, 4);
-    read_options(&in);
-    read_pages(&in, ncpus);
-    free(in.bytes);
+    snprintf(path, sizeof(path), "%s/%s", captures, name);
+    open_copy(path, host);
 }
 
-/* Makes a host with the events of that which a capture was recorded on, and ncpus idle CPUs. */
-static void load_formats(const char *name, enum host host, size_t ncpus)
+/* Makes a live host of a recording's: the same sub-buffers, from each CPU's buffer. */
+static void make_live(void)
 {
-    struct reader in = open_capture(name);
+    struct stream *recorded = trace.streams;
+    size_t n = trace.nstreams;
 
-    clear();
-    read_formats(&in, host);
-    make_streams(ncpus);
-    free(in.bytes);
+    free(trace.heap);
+    make_streams(n);
+    for (size_t i = 0; i < n; i++) {
+        off_t at = (off_t)recorded[i].at;
+        trace.streams[i].cpu = recorded[i].cpu;
+        if (sendfile(trace.streams[i].fd, input.fd, &at, recorded[i].left) !=
+            (ssize_t)recorded[i].left)
+            bail_out("sendfile: %s", strerror(errno));
+        lseek(trace.streams[i].fd, 0, SEEK_SET);
+    }
+    free(recorded);
+}
+
+/* Makes a live host with the events of that which a capture was recorded on, and n idle CPUs. */
+static void load_formats(const char *name, enum host host, size_t n)
+{
+    load_capture(name, host);
+    clear_streams();
+    clear_world();
+    make_streams(n);
 }
 
 /* The same with x86 events. */
-static void make_host(enum host host, size_t ncpus)
+static void make_host(enum host host, size_t n)
 {
-    load_formats("vmx-6.1-touch.dat", host, ncpus);
+    load_formats("vmx-6.1-touch.dat", host, n);
 }
 
 /*
@@ -556,7 +446,7 @@ static void make_host(enum host host, size_t ncpus)
 static void encode(const struct sent *e, uint8_t record[EVENT])
 {
     const struct event_type *type = &events[e->event];
-    uint16_t id = (uint16_t)event_ids[e->event];
+    uint16_t id = (uint16_t)events[e->event].id;
     uint64_t values[NFIELDS];
 
     memset(record, 0, EVENT);
@@ -627,7 +517,7 @@ static void read_until(uint64_t until)
 {
     for (int cpu = 0; cpu < (int)trace.nstreams; cpu++)
         end_page(cpu);
-    drain(until);
+    drain(until, true);
 }
 
 /* kvm_exit of tid on VMX. */
@@ -722,7 +612,7 @@ static const struct difference *difference_in(const struct row *row, enum counte
 /* Counts all that the streams have. */
 static void count_all(void)
 {
-    drain(UINT64_MAX);
+    drain(UINT64_MAX, true);
     find_vcpus(true);
 }
 
@@ -769,8 +659,8 @@ static size_t row_count(void)
     return n;
 }
 
-/* Every recording, on the host that it is from. */
-static void test_captures(void)
+/* Every recording, as one, and as a host whose CPUs have the same sub-buffers. */
+static void test_captures(bool live)
 {
     FILE *f = open_rows();
     struct row row;
@@ -781,12 +671,14 @@ static void test_captures(void)
     set_overrun(1, 0);
     while (read_row(f, &row)) {
         load_capture(row.file, HARDWARE);
+        if (live)
+            make_live();
         count_all();
-        named += is_row(&row, "");
+        named += is_row(&row, live ? ", live" : "");
         ok(world.nguests == 1 && row_count() == world.nthreads, "%s: no other row", row.file);
         if (strcmp(row.file, "svm-6.1-overrun.dat") == 0)
-            ok(trace.streams[0].lost == 15721 && trace.streams[1].lost == 0,
-                "%s: 15721 events lost on CPU 0", row.file);
+            ok(trace.streams[0].lost == 15721 && lost() == 15721, "%s: 15721 events lost on CPU 0",
+                row.file);
         else
             ok(lost() == 0, "%s: no event lost", row.file);
         nrows++;
@@ -1061,11 +953,11 @@ static void test_until(void)
     put(1, 300, &leaving);
     read_until(100);
     ok(counts_of(TID, 0)[EXITS] == 0, "an event counts after its time only");
-    drain(200);
+    drain(200, true);
     ok(counts_of(TID, 0)[EXITS] == 2, "events count that are stamped before the end");
-    drain(201);
+    drain(201, true);
     ok(counts_of(TID, 0)[EXITS] == 3, "an event stamped at the end counts the next time");
-    drain(UINT64_MAX);
+    drain(UINT64_MAX, true);
     ok(counts_of(TID, 0)[EXITS] == 4, "all events count once");
     trace.polls[FIRST_STREAM].fd = -1; /* poll() says nothing of it */
     put(0, 400, &leaving);
@@ -1073,7 +965,7 @@ static void test_until(void)
     read_until(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 5, "a CPU is read if poll() says that it has events");
     trace.polls[FIRST_STREAM].fd = trace.streams[0].fd;
-    drain(UINT64_MAX);
+    drain(UINT64_MAX, true);
     ok(counts_of(TID, 0)[EXITS] == 6, "and else the next time");
 }
 
@@ -1088,7 +980,7 @@ static void test_until_alone(void)
         put(0, time, &leaving);
     read_until(150);
     ok(counts_of(TID, 0)[EXITS] == 50, "one CPU's events count up to the end only");
-    drain(200);
+    drain(200, true);
     ok(counts_of(TID, 0)[EXITS] == 100, "and the others the next time");
 }
 
@@ -1121,7 +1013,7 @@ static enum counter column_of(const struct sent *e)
     uint8_t record[EVENT];
     struct stream s = {.next = {.time = 1, .data = record, .size = EVENT}};
     enum counter found = NCOUNTERS;
-    struct thread *t = thread_of(TID);
+    struct thread *t = thread_of(TID, 0);
     int64_t sum = 0;
 
     /* As if the thread were new. */
@@ -1259,8 +1151,8 @@ static void add_newtask(void)
                     "\tfield:char comm[16];\toffset:12;\tsize:16;\tsigned:0;\n"
                     "\tfield:unsigned long clone_flags;\toffset:32;\tsize:8;\tsigned:0;\n";
 
-    event_ids[TASK_NEWTASK] = parse_format(&events[TASK_NEWTASK], format);
-    event_of_id[event_ids[TASK_NEWTASK]] = &events[TASK_NEWTASK];
+    parse_format(&events[TASK_NEWTASK], format);
+    event_of_id[events[TASK_NEWTASK].id] = &events[TASK_NEWTASK];
 }
 
 /* Thread parent starts thread child of the same process. */
@@ -1685,7 +1577,7 @@ static void count_page(uint32_t header, uint64_t commit)
     memcpy(p + 8, &commit, 8);
     memcpy(p + HEADER, &header, 4);
     if (pwrite(trace.streams[0].fd, p, PAGE, 0) == PAGE)
-        drain(UINT64_MAX);
+        drain(UINT64_MAX, true);
 }
 
 static void count_senseless_page(void)
@@ -1706,9 +1598,12 @@ static void count_page_without_stats(void)
 
 static void test_fatal_pages(void)
 {
-    is_fatal(count_senseless_page, "kvmstat: CPU 0: a sub-buffer that makes no sense\n",
+    is_fatal(count_senseless_page,
+        "kvmstat: CPU 0: a sub-buffer that makes no sense (is this kernel newer than kvmstat?)\n",
         "a sub-buffer that makes no sense ends kvmstat");
-    is_fatal(count_large_page, "kvmstat: CPU 0: a sub-buffer that is larger than it can be\n",
+    is_fatal(count_large_page,
+        "kvmstat: CPU 0: a sub-buffer that is larger than it can be (is this kernel newer than "
+        "kvmstat?)\n",
         "a sub-buffer that is too large ends kvmstat");
     is_fatal(count_page_without_stats,
         "kvmstat: per_cpu/cpu0/stats: No such file or directory (see DIAGNOSTICS in kvmstat(1))\n",
@@ -1724,11 +1619,11 @@ static void test_fatal_pages(void)
     "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"                         \
     "\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
 
-/* parse_format() of a text, in a block of its own size. */
+/* parse_format() of a text, in a block of its own size: the id, or -1. */
 static int parse_boxed(struct event_type *type, const char *text, size_t size)
 {
     char *copy = boxed_text(text, size);
-    int id = parse_format(type, copy);
+    int id = parse_format(type, copy) ? type->id : -1;
 
     free(copy);
     return id;
@@ -1850,7 +1745,7 @@ static void test_damaged_formats(void)
         char *copy = boxed_text(text, strlen(text));
         for (uint64_t n = 1 + chance() % 4; n > 0; n--)
             copy[chance() % strlen(text)] = (char)chance();
-        int id = parse_format(&type, copy);
+        int id = parse_format(&type, copy) ? type.id : -1;
         right &= id == -1 || (id > 0 && id <= UINT16_MAX && type.fields[COMMON_PID].size != 0);
         for (int j = 0; j < NFIELDS; j++)
             right &= type.fields[j].offset < UINT16_MAX && type.fields[j].size <= 8;
@@ -2316,7 +2211,8 @@ int main(int argc, char **argv)
         captures = "captures";        /* run from tests/ */
     setvbuf(stdout, NULL, _IOLBF, 0); /* so that a child has nothing to print again */
     make_temporary();
-    test_captures();
+    test_captures(false);
+    test_captures(true);
     test_old_kernels();
     test_software_captures();
     test_arm64_capture();
