@@ -20,6 +20,10 @@ tests/guest: tests/guest.c
 check: all tests/guest
 	tests/check
 
+# An AMD host, emulated; part of check
+check-amd: all tests/guest
+	KVMSTAT=./kvmstat prove -v tests/amd.t
+
 # tests/bench builds tests/reader.c itself
 bench: all tests/guest
 	tests/bench
@@ -31,7 +35,7 @@ demo: all tests/guest
 lint:
 	clang-format --dry-run --Werror kvmstat.c tests/*.c
 	mandoc -Tlint -Wstyle kvmstat.1
-	shellcheck tests/check tests/bench tests/demo .ci/run
+	shellcheck tests/check tests/bench tests/demo tests/amd-init .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -46,4 +50,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/guest tests/unit tests/build
 
-.PHONY: all check bench demo lint install uninstall clean
+.PHONY: all check check-amd bench demo lint install uninstall clean
