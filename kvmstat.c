@@ -63,6 +63,7 @@
 #define EAGER 20                  /* looks without a nap, after a quiet time */
 #define HEADER_EVERY 20           /* reports of one row under one header */
 #define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
+#define DOUBT NSEC                /* nanoseconds, at most, from an exit to its kvm_mmio */
 #define BIRTHS 4096               /* thread creations remembered */
 #define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
@@ -135,11 +136,11 @@ struct record {
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
-    long id;                   /* its number, or UNKNOWN */
-    bool here;                 /* a virtual machine has it now */
-    uint64_t first;            /* end of the first interval at whose end it was there; or 0 */
-    uint64_t last;             /* the same of the last one */
-    int64_t counts[NCOUNTERS]; /* since the last report; see count_mmio for negative ones */
+    long id;                    /* its number, or UNKNOWN */
+    bool here;                  /* a virtual machine has it now */
+    uint64_t first;             /* end of the first interval at whose end it was there; or 0 */
+    uint64_t last;              /* the same of the last one */
+    uint64_t counts[NCOUNTERS]; /* since the last report */
 };
 
 /* A process that has virtual machines, or had them when it was last heard of. */
@@ -154,28 +155,28 @@ struct guest {
     struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
 };
 
-/* What a kvm_mmio makes of a thread's last exit. */
+/* How a thread's last exit is counted. */
 enum last_exit {
-    SETTLED,         /* nothing: it counts as it does */
-    MOVES_FROM_EPTV, /* it counts as eptv, and moves to mmiox */
-    MOVES            /* it has no column, and moves to mmiox */
+    SETTLED, /* in its column, or in none */
+    FAULT,   /* in mmiox if a kvm_mmio follows, else in eptv */
+    OTHER    /* in mmiox if a kvm_mmio follows, else in none */
 };
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;                    /* its id */
-    struct guest *guest;        /* its process */
-    struct vcpu *vcpu;          /* the vCPU that it ran last; NULL while that is not known */
-    int64_t *counts;            /* where its events count: in vcpu, or in pending */
-    int64_t pending[NCOUNTERS]; /* counts that no event has given to a vCPU yet */
-    long seen;                  /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
-    bool told;                  /* its events carry the vCPU's number */
-    bool fresh;                 /* new since vCPUs were last looked for */
-    bool active;                /* it had an event since the last report */
-    enum last_exit last_exit;   /* what its next kvm_mmio does */
-    bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
-    uint64_t exit_time;         /* the last exit's stamp */
-    struct stream *exit_stream; /* where the last exit was read */
+    int tid;                     /* its id */
+    struct guest *guest;         /* its process */
+    struct vcpu *vcpu;           /* the vCPU that it ran last; NULL while that is not known */
+    uint64_t *counts;            /* where its events count: in vcpu, or in pending */
+    uint64_t pending[NCOUNTERS]; /* counts that no event has given to a vCPU yet */
+    long seen;                   /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
+    bool told;                   /* its events carry the vCPU's number */
+    bool fresh;                  /* new since vCPUs were last looked for */
+    bool active;                 /* it had an event since the last report */
+    enum last_exit last_exit;    /* what is known of its last exit */
+    bool in_mmio;                /* its last event was kvm_userspace_exit, for MMIO */
+    uint64_t exit_time;          /* the last exit's stamp */
+    struct stream *exit_stream;  /* where the last exit was read */
 };
 
 /* A virtual machine, by its directory in debugfs. */
@@ -1501,7 +1502,7 @@ static void forget_threads(void)
         if (t == NULL)
             continue;
         t->guest->busy |= t->active;
-        if (!t->active &&
+        if (!t->active && t->last_exit != FAULT &&
             (!t->guest->alive || syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
             save_thread(t);
             t->tid = 0;
@@ -1540,11 +1541,7 @@ static void clear_counts(void)
         struct guest *g = world.guests[i];
         g->busy = false;
         for (size_t j = 0; j < g->nvcpus; j++) {
-            for (int k = 0; k < NCOUNTERS; k++) {
-                /* A negative count waits until it can be paid; see count_mmio(). */
-                if (g->vcpus[j]->counts[k] > 0)
-                    g->vcpus[j]->counts[k] = 0;
-            }
+            memset(g->vcpus[j]->counts, 0, sizeof(g->vcpus[j]->counts));
         }
     }
 }
@@ -1590,30 +1587,51 @@ static void add_exit(struct thread *t, enum counter c)
         t->counts[c]++;
 }
 
+/* No kvm_mmio follows t's last exit any more: counts it. */
+static void settle_exit(struct thread *t)
+{
+    if (t->last_exit == FAULT)
+        t->counts[EPTV]++;
+    t->last_exit = SETTLED;
+}
+
 static void count_exit(struct thread *t, const struct event_type *type, struct stream *s)
 {
     enum counter c = exit_counter(type, &s->next);
 
-    add_exit(t, c);
-    t->last_exit = c == EPTV ? MOVES_FROM_EPTV : c == NCOUNTERS ? MOVES : SETTLED;
+    add_exit(t, c == EPTV ? NCOUNTERS : c);
+    t->last_exit = c == EPTV ? FAULT : c == NCOUNTERS ? OTHER : SETTLED;
     t->exit_time = s->next.time;
     t->exit_stream = s;
 }
 
 /*
  * kvm_mmio: the exit before it, which may have looked like a page fault or like
- * nothing that has a column, was for MMIO.  It moves, but once only, and not if
- * events that came in between may be lost.  If the exit stands in a report that
- * is out already, eptv is negative now, shown as 0, and paid by the next.
+ * nothing that has a column, was for MMIO; but one exit only, and not if events that
+ * came in between may be lost.
  */
 static void count_mmio(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
     if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
-        if (t->last_exit == MOVES_FROM_EPTV)
-            t->counts[EPTV]--;
         t->counts[MMIOX]++;
         t->last_exit = SETTLED;
+    }
+    settle_exit(t);
+}
+
+/*
+ * Counts, as an interval ends, the exits that no kvm_mmio follows any more.  One of the
+ * interval's last waits for the next report, so that no exit counts twice.
+ */
+static void settle_exits(uint64_t end)
+{
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL || t->last_exit != FAULT || (t->guest->alive && end < t->exit_time + DOUBT))
+            continue;
+        settle_exit(t);
+        t->active = true; /* it has something to count */
     }
 }
 
@@ -1664,6 +1682,8 @@ static void count(struct stream *s)
         s->thread = thread_of(tid, 0);
     struct thread *t = s->thread;
     t->active = true;
+    if (type == &events[KVM_EXIT] || type == &events[KVM_ENTRY])
+        settle_exit(t); /* while the vCPU is the one that exited */
     if (type->fields[VCPU_ID].size != 0)
         tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
     if (type->count != NULL) {
@@ -3161,7 +3181,7 @@ static void set_line(
     if (v->id == UNKNOWN)
         line->cells[COLUMN_VCPU] = "?";
     for (int i = 0; i < NCOUNTERS; i++)
-        set_cell(line, FIRST_COUNT + i, v->counts[i] > 0 ? (uint64_t)v->counts[i] : 0);
+        set_cell(line, FIRST_COUNT + i, v->counts[i]);
 }
 
 /* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
@@ -3210,7 +3230,7 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
     bool counted = false;
 
     for (int i = 0; i < NCOUNTERS; i++)
-        counted |= v->counts[i] > 0;
+        counted |= v->counts[i] != 0;
     return is_asked_for(g->pid) && (counted || (g->alive && v->here));
 }
 
@@ -3293,8 +3313,8 @@ static void say_nothing(void)
     fputs(options.npids == 0 ? "\n" : " in the processes of -p\n", stderr);
 }
 
-/* Reports the interval between two times of the trace clock. */
-static void report(uint64_t start, uint64_t end)
+/* Reports the interval between two times of the trace clock; the last one of a recording or not. */
+static void report(uint64_t start, uint64_t end, bool last)
 {
     static struct text t;
     static unsigned under_header; /* reports since the last header */
@@ -3305,6 +3325,7 @@ static void report(uint64_t start, uint64_t end)
         recall_present(start, end);
     else
         look_at_host(end);
+    settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
     report_lost();
     format_stamp(end, stamp, sizeof(stamp));
@@ -3526,7 +3547,7 @@ static void report_host(void)
             if (world.fresh)
                 find_vcpus(false);
         }
-        report(end - options.interval, end);
+        report(end - options.interval, end, false);
     }
 }
 
@@ -3591,7 +3612,7 @@ static void report_recording(void)
             end = last_time();
         if (more)
             limit_quiet(end, next_time() < input.until ? next_time() : input.until);
-        report(start, end);
+        report(start, end, !more);
     } while (more && ++n != options.count);
 }
 
