@@ -2,7 +2,7 @@
 # An AMD host: in a machine that QEMU emulates, processor and all, Debian's kernel has a
 # real kvm_amd, and kvmstat reports the guests that run there (tests/amd-init).
 . "$(dirname "$0")/lib.sh"
-for tool in qemu-system-x86_64 busybox cpio apt-get dpkg-deb; do
+for tool in qemu-system-x86_64 busybox cpio apt-get dpkg-deb trace-cmd; do
 	command -v "$tool" >/dev/null || skip_all "needs $tool"
 done
 cache=$here/build/amd
@@ -37,6 +37,8 @@ mkdir -p "$tmp"/root/{bin,dev,mnt,proc,sys}
 put "$kvmstat" kvmstat
 put "$guest" guest
 put "$(command -v busybox)" busybox
+put "$(command -v trace-cmd)" trace-cmd
+sed -n 's/^    \$ \(trace-cmd record .*\) sleep 60$/\1/p' "$top/README.md" >"$tmp/root/record"
 for module in "${modules[@]}"; do
 	cp "$cache/$module.ko" "$tmp/root"
 done
@@ -102,7 +104,8 @@ counted() {
 	is "$(wc -w <<<"$columns")" "$(wc -w <<<"$3")" "and not zero:$columns"
 }
 
-# clean SCENARIO GUESTS: that kvmstat had rows for GUESTS and idle only, and left nothing
+# clean SCENARIO GUESTS: that kvmstat had rows for GUESTS and idle only, also from its
+# recording, and left nothing
 clean() {
 	is "$(cut -f1,2 "$1/out" | sort -u)" "$(cut -f1,2 "${@:2}" idle | sort -u)" \
 		"$1: a row for each vCPU, and no other"
@@ -110,6 +113,8 @@ clean() {
 		"$1: zeros for an idle guest"
 	is "$(cat "$1/status" "$1/err" "$1/left")" 143 \
 		"$1: it died of SIGTERM, said nothing and left no instance"
+	is "$(head -n "$(wc -l <"$1/out")" "$1/again")" "$(cat "$1/out")" \
+		"$1: -r of what -w wrote has the same rows"
 }
 
 # The pages are the code's, the stack's, and that of the interrupt's vector and handler.
@@ -126,6 +131,10 @@ counted offline/hotplug 1 "3 4 7 8 10" "meanwhile"
 clean offline offline/hotplug
 counted mounted/plain 1 "3 4 7 8 10" "tracefs and debugfs mounted"
 clean mounted mounted/plain
+counted recorded/guest 0 "3 4 7 8 10" "recorded by trace-cmd"
+is "$(cat recorded/status recorded/err)" 0 "its recording is read"
+[ "$(($(cat recorded/now) - $(cat recorded/time)))" -le 10 ]
+ok $? "and tells the date"
 cat ./*/*.want | awk -F'\t' '{ irqx += $5; eptv += $11 } END { exit !(irqx && eptv) }'
 ok $? "and irqx and eptv, which are chance in part, were not all zeros"
 note "differences accepted: $(cat ./*/*.differences | grep -c spurious), all in eptv, by spurious faults"
