@@ -1709,13 +1709,14 @@ enum option {
     OPTION_CLOCK = 4,   /* trace_clock */
     OPTION_UNAME = 5,   /* the host's system */
     OPTION_VERSION = 9, /* what made the recording; from kvmstat, what it reported, too */
-    OPTION_GUEST = 13   /* a guest's name, process and threads; see put_guest() */
+    OPTION_GUEST = 13   /* a guest's name, process and threads; see save_guest() */
 };
 
-static const char dat_magic[] =
-    "\x17\x08\x44tracing"; /* what a file begins with, the version next */
-static const char reports_from[] =
-    ", reports from "; /* in OPTION_VERSION: by the trace clock, ns */
+/* What a recording begins with; its version is next. */
+static const char dat_magic[] = "\x17\x08\x44tracing";
+
+/* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
+static const char reports_from[] = ", reports from ";
 
 /* Says that the recording failed as errno tells, and ends kvmstat without it. */
 static _Noreturn void fail_output(void)
@@ -1935,7 +1936,7 @@ static void save_guest(struct guest *g)
     free(body.s);
 }
 
-/* Appends the recording's header up to the table of sub-buffers to t. */
+/* Appends the recording's options to t. */
 static void put_options(struct text *t)
 {
     struct utsname host;

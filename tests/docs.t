@@ -54,7 +54,7 @@ PATH=$tmp/bin:$PATH
 cd "$tmp" || exit 1
 ln -s "$here" tests
 # For the examples that take what trace-cmd recorded: see there for how that is made.
-trace-cmd convert --file-version 7 -i "$here/captures/vmx-6.1-mix2.dat" -o trace.dat >/dev/null
+trace-cmd convert --file-version 7 -i "$here/captures/vmx-6.1-mix2.dat" -o trace.dat >/dev/null 2>&1
 
 start_guest busy -n 0 -l oh -s 1000 -N -name guest=web1
 busy=$pid

@@ -217,7 +217,7 @@ end "$steady"
 says() {
 	local why=$1 file=$2 limit=unlimited
 	shift 2
-	(ulimit -v 65536 && "$kvmstat" -V >/dev/null 2>&1) && limit=65536 # not with ASan
+	{ (ulimit -v 65536 && "$kvmstat" -V >/dev/null) && limit=65536; } 2>/dev/null # not with ASan
 	(ulimit -v $limit && timeout 60 "$kvmstat" -r "$file" "$@" >"$tmp/out" 2>"$tmp/err")
 	is "$?$(cat "$tmp/err")" "1kvmstat: $file: $why" "-r of ${file##*/}: $why"
 }
