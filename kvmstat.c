@@ -69,6 +69,9 @@
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
 #define MAX_KNOWN (1u << 17)      /* -r: threads, or vCPUs, beyond any host's */
 #define MAX_QUIET 1000000u        /* -r: reports without an event */
+#define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
+#define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
+#define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
@@ -100,6 +103,12 @@ enum field_name {
     REASON,
     ERRNO,
     PID,
+    LOAD,
+    TYPE,
+    GPA,
+    RW,
+    PORT,
+    SYMBOL, /* whichever it is that print fmt has the first table of names for */
     NFIELDS
 };
 
@@ -134,13 +143,35 @@ struct record {
     size_t size;         /* bytes of them */
 };
 
+/* The tables that can be reported: the usual one, and those of -e. */
+enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
+
+/* What a vCPU's exits, or accesses to a device, were for: a row of -e. */
+struct key {
+    uint64_t id;    /* which; key_name() knows its parts */
+    uint64_t count; /* how often since the last report */
+    uint64_t timed; /* how often its end was seen since then */
+    uint64_t total; /* of these: nanoseconds in all, */
+    uint64_t min;   /* of the shortest */
+    uint64_t max;   /* and of the longest */
+};
+
+/* What was counted. */
+struct tally {
+    uint64_t counts[NCOUNTERS]; /* since the last report */
+    struct key *keys;           /* -e: in order of id */
+    size_t nkeys;               /* how many */
+    uint64_t open;              /* the key whose end is awaited; OTHER_KEYS: not known yet */
+    uint64_t since;             /* when that began; 0 if none is awaited */
+};
+
 /* A virtual CPU: a row of the report. */
 struct vcpu {
-    long id;                    /* its number, or UNKNOWN */
-    bool here;                  /* a virtual machine has it now */
-    uint64_t first;             /* end of the first interval at whose end it was there; or 0 */
-    uint64_t last;              /* the same of the last one */
-    uint64_t counts[NCOUNTERS]; /* since the last report */
+    long id;            /* its number, or UNKNOWN */
+    bool here;          /* a virtual machine has it now */
+    uint64_t first;     /* end of the first interval at whose end it was there; or 0 */
+    uint64_t last;      /* the same of the last one */
+    struct tally tally; /* its counts */
 };
 
 /* A process that has virtual machines, or had them when it was last heard of. */
@@ -164,19 +195,19 @@ enum last_exit {
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;                     /* its id */
-    struct guest *guest;         /* its process */
-    struct vcpu *vcpu;           /* the vCPU that it ran last; NULL while that is not known */
-    uint64_t *counts;            /* where its events count: in vcpu, or in pending */
-    uint64_t pending[NCOUNTERS]; /* counts that no event has given to a vCPU yet */
-    long seen;                   /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
-    bool told;                   /* its events carry the vCPU's number */
-    bool fresh;                  /* new since vCPUs were last looked for */
-    bool active;                 /* it had an event since the last report */
-    enum last_exit last_exit;    /* what is known of its last exit */
-    bool in_mmio;                /* its last event was kvm_userspace_exit, for MMIO */
-    uint64_t exit_time;          /* the last exit's stamp */
-    struct stream *exit_stream;  /* where the last exit was read */
+    int tid;                    /* its id */
+    struct guest *guest;        /* its process */
+    struct vcpu *vcpu;          /* the vCPU that it ran last; NULL while that is not known */
+    struct tally *tally;        /* where its events count: in vcpu, or in pending */
+    struct tally pending;       /* counts that no event has given to a vCPU yet */
+    long seen;                  /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
+    bool told;                  /* its events carry the vCPU's number */
+    bool fresh;                 /* new since vCPUs were last looked for */
+    bool active;                /* it had an event since the last report */
+    enum last_exit last_exit;   /* what is known of its last exit */
+    bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
+    uint64_t exit_time;         /* the last exit's stamp */
+    struct stream *exit_stream; /* where the last exit was read */
 };
 
 /* A virtual machine, by its directory in debugfs. */
@@ -208,20 +239,30 @@ struct stream {
     struct thread *thread; /* that of the last event: most often the next one's too */
 };
 
-/* The columns of a line; the counters' are between these, in their order. */
+/*
+ * The columns of a line, but for the name, which is the last one: those that all
+ * tables have, then the counters in their order or, with -e, those of a key.
+ */
 enum {
     COLUMN_TIME,
     COLUMN_PID,
     COLUMN_VCPU,
     FIRST_COUNT,
-    COLUMN_NAME = FIRST_COUNT + NCOUNTERS,
-    NCOLUMNS
+    COLUMN_KEY = FIRST_COUNT,
+    COLUMN_COUNT,
+    COLUMN_COUNT_SHARE,
+    COLUMN_TIME_SHARE,
+    COLUMN_MIN,
+    COLUMN_MAX,
+    COLUMN_AVERAGE,
+    NKEYCOLUMNS,
+    NCOLUMNS = FIRST_COUNT + NCOUNTERS
 };
 
 /* A column. */
 struct column {
     const char *name;    /* its header */
-    size_t width;        /* at least, in characters; text is to the right */
+    int width;           /* at least, in characters; text is to the right, or, if < 0, left */
     char before;         /* what stands between it and the column before, or a blank */
     const char *meaning; /* for -h */
 };
@@ -229,12 +270,19 @@ struct column {
 /* A trace event that kvmstat can count. */
 struct event_type {
     const char *name;     /* under events/ */
-    enum counter counter; /* the column it counts in, if it does nothing else; or NCOUNTERS */
-    /* counts the next event of s, one of thread t; or NULL */
-    void (*count)(struct thread *t, const struct event_type *type, struct stream *s);
+    enum counter counter; /* the column of those that count_event() counts */
+    /* by table: counts the next event of s, one of thread t; NULL if the table needs none */
+    void (*count[NTABLES])(struct thread *t, const struct event_type *type, struct stream *s);
     int id;                       /* its common_type; 0 if there is no such event */
     bool wanted;                  /* the columns need it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
+    char *print;                  /* -e: how trace prints it: what names its reasons have */
+};
+
+/* A name that the kernel has for a reason to exit. */
+struct symbol {
+    uint64_t value; /* the reason */
+    char name[40];  /* its name */
 };
 
 /* How an exit reason is counted. */
@@ -248,6 +296,8 @@ static struct {
     bool no_header;    /* -H */
     bool names;        /* -n */
     char stamp;        /* -T: `d', `u' or 0 */
+    enum table table;  /* -e */
+    bool by_time;      /* -k time */
     uint64_t kib;      /* -b: of buffer for each CPU */
     int *pids;         /* -p */
     size_t npids;      /* how many; 0 for all processes */
@@ -277,6 +327,7 @@ static struct {
     struct stream **heap;    /* room for nstreams: those with an event to count */
     uint64_t start;          /* of the first interval, by CLOCK_MONOTONIC */
     uint64_t drained;        /* all events before were counted */
+    uint64_t gap;            /* the latest of the streams' gaps */
     bool lossy;              /* some report lost events */
 } trace = {.instances = -1, .hold = -1, .life = -1, .new_vms = -1};
 
@@ -330,8 +381,8 @@ static volatile sig_atomic_t signalled;
  * Tables
  */
 
-/* In the order of a line; time is there with -T only, and name with -n. */
-static const struct column columns[NCOLUMNS] = {
+/* The usual table, in the order of a line; time is there with -T only. */
+static const struct column counter_columns[NCOLUMNS] = {
     [COLUMN_TIME] = {"time", 0, ' ', "the end of the interval (-T)"},
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
@@ -344,7 +395,32 @@ static const struct column columns[NCOLUMNS] = {
     [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
     [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
     [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
-    [COLUMN_NAME] = {"name", 0, ' ', "the guest's name (-n)"},
+};
+
+/* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
+static const struct column key_columns[NKEYCOLUMNS] = {
+    [COLUMN_TIME] = {"time", 0, ' ', NULL},
+    [COLUMN_PID] = {"pid", 6, ' ', NULL},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
+    [COLUMN_KEY] = {NULL, -15, '|', NULL},
+    [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
+    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU"},
+    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in the time of the vCPU's rows"},
+    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
+    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
+    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
+};
+
+static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
+
+/* By enum table: as -e names them, and what their key is. */
+static const struct {
+    const char *name;    /* in the command line, and over the keys */
+    const char *meaning; /* for -h */
+} tables[NTABLES] = {
+    [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it"},
+    [MMIO] = {"mmio", "the guest physical address, and R or W"},
+    [IOPORT] = {"ioport", "the port, and in or out"},
 };
 
 static const char *const field_names[NFIELDS] = {
@@ -358,6 +434,12 @@ static const char *const field_names[NFIELDS] = {
     [REASON] = "reason",
     [ERRNO] = "errno",
     [PID] = "pid",
+    [LOAD] = "load",
+    [TYPE] = "type",
+    [GPA] = "gpa",
+    [RW] = "rw",
+    [PORT] = "port",
+    [SYMBOL] = "?", /* no field's */
 };
 
 /* VMX: exit_reason's low 16 bits, where isa is 1.  Intel SDM, volume 3, appendix C. */
@@ -382,11 +464,15 @@ static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, 
 #define ARM64_IRQ 0          /* ret's low byte: an interrupt */
 #define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
 
-static void count_exit(struct thread *, const struct event_type *, struct stream *);
-static void count_user_exit(struct thread *, const struct event_type *, struct stream *);
-static void count_mmio(struct thread *, const struct event_type *, struct stream *);
+#define ARM64_SERROR 0x80000000u /* in ret: an SError is pending as well */
+#define MMIO_READ 1  /* kvm_mmio: type; KVM_TRACE_MMIO_READ of linux/trace/events/kvm.h */
+#define MMIO_WRITE 2 /* the same; 0 is a read that user space has to answer yet */
 
-/* The events, by which the code knows them; enable_events() picks those that are needed. */
+typedef void counting(struct thread *, const struct event_type *, struct stream *);
+static counting count_nothing, count_event, count_exit, count_user_exit, count_mmio;
+static counting key_exit, key_user_exit, key_mmio, key_pio, begin_exit, end_by_entry, end_by_load;
+
+/* The events, by which the code knows them; choose_events() picks those that are needed. */
 enum event {
     KVM_EXIT,
     KVM_ENTRY,
@@ -394,19 +480,37 @@ enum event {
     KVM_INJ_VIRQ,
     KVM_EMULATE_INSN,
     KVM_MMIO,
+    KVM_PIO,
+    KVM_FPU,
     TASK_NEWTASK,
     NEVENTS
 };
 
 static struct event_type events[NEVENTS] = {
-    [KVM_EXIT] = {.name = "kvm/kvm_exit", .count = count_exit},
-    [KVM_ENTRY] = {.name = "kvm/kvm_entry", .counter = NCOUNTERS},
-    [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit", .count = count_user_exit},
-    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq", .counter = IRQS},
-    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn", .counter = EMUL},
-    [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = count_mmio},
-    [TASK_NEWTASK] = {.name = "task/task_newtask", .counter = NCOUNTERS},
+    [KVM_EXIT] = {.name = "kvm/kvm_exit",
+        .count = {[USUAL] = count_exit, [VMEXIT] = key_exit, [MMIO] = begin_exit}},
+    [KVM_ENTRY] = {.name = "kvm/kvm_entry",
+        .count = {count_nothing, end_by_entry, end_by_entry, end_by_entry}},
+    [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
+        .count = {[USUAL] = count_user_exit, [VMEXIT] = key_user_exit}},
+    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
+        .counter = IRQS,
+        .count = {[USUAL] = count_event, [VMEXIT] = count_event}},
+    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn",
+        .counter = EMUL,
+        .count = {[USUAL] = count_event, [VMEXIT] = count_event}},
+    [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = {[USUAL] = count_mmio, [MMIO] = key_mmio}},
+    [KVM_PIO] = {.name = "kvm/kvm_pio", .count = {[IOPORT] = key_pio}},
+    [KVM_FPU] = {.name = "kvm/kvm_fpu", .count = {[VMEXIT] = end_by_load}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask",
+        .count = {count_nothing, count_nothing, count_nothing, count_nothing}},
 };
+
+/* What the kernel calls the reasons of exits, from the two tables in print fmt of that event. */
+static struct {
+    struct symbol *list; /* in the order there */
+    size_t n;            /* how many */
+} symbols[2];
 
 /* By common_type: the event, or NULL. */
 static const struct event_type *event_of_id[UINT16_MAX + 1];
@@ -742,20 +846,91 @@ static char *next_field(char *text, char **name, struct field *f)
 /* Sets type's id and fields from its format, which is destroyed; false if it is strange. */
 static bool parse_format(struct event_type *type, char *text)
 {
-    char *id = strstr(text, "ID:"), *name;
+    static const char table[] = "__print_symbolic(REC->";
+    char *id = strstr(text, "ID:"), *name, *print = strstr(text, "print fmt:");
+    const char *symbol = print == NULL ? NULL : strstr(print, table);
     struct field f;
     long value = id == NULL ? -1 : strtol(id + 3, NULL, 10);
 
     if (value < 1 || value > UINT16_MAX)
         return false;
+    symbol = symbol == NULL ? "" : symbol + strlen(table);
     while ((text = next_field(text, &name, &f)) != NULL) {
+        if (f.offset >= UINT16_MAX || f.size > 8)
+            continue;
         for (int i = 0; i < NFIELDS; i++) {
-            if (strcmp(name, field_names[i]) == 0 && f.offset < UINT16_MAX && f.size <= 8)
+            if (strcmp(name, field_names[i]) == 0)
                 type->fields[i] = f;
         }
+        if (*name != '\0' && strncmp(symbol, name, strlen(name)) == 0 &&
+            strchr(" ,&", symbol[strlen(name)]) != NULL)
+            type->fields[SYMBOL] = f;
     }
+    free(type->print);
+    type->print = print == NULL || options.table != VMEXIT ? NULL : strdup(print);
     type->id = (int)value;
     return type->fields[COMMON_PID].size != 0;
+}
+
+/* The sum of numbers at *s, in parentheses or not; sets *s behind them, or leaves it: none. */
+static uint64_t take_sum(const char **s)
+{
+    uint64_t sum = 0;
+    char *end;
+
+    for (const char *next = *s;; next = *s + strspn(*s, "+")) {
+        next += strspn(next, " (");
+        sum += (uint64_t)strtoll(next, &end, 0); /* -1 is one of them */
+        if (end == next)
+            return sum;
+        *s = end + strspn(end, ") ");
+        if (**s != '+')
+            return sum;
+    }
+}
+
+/*
+ * Takes the next symbol { VALUE, "NAME" } in s to *symbol, its name empty if it has none;
+ * gives what is behind it, or NULL if the table ends before.  A value may be a sum,
+ * and a name be of several strings: { 0x040 + 6, "UD excp" }, { 2, "KVM_EXIT_" "IO" }.
+ */
+static const char *next_symbol(const char *s, struct symbol *symbol)
+{
+    size_t size = 0;
+
+    s += strspn(s, " ,");
+    if (*s++ != '{')
+        return NULL;
+    symbol->value = take_sum(&s);
+    for (s += strcspn(s, "\"}"); *s == '"'; s += strspn(s, " ")) {
+        for (s++; *s != '"' && *s != '\0'; s++) {
+            if (size < sizeof(symbol->name) - 1)
+                symbol->name[size++] = *s;
+        }
+        s += *s == '"';
+    }
+    symbol->name[size] = '\0';
+    s += strcspn(s, "}");
+    return *s == '}' ? s + 1 : NULL;
+}
+
+/* Sets symbols from the print fmt of an event; it may have none. */
+static void parse_symbols(const char *print)
+{
+    static const char table[] = "__print_symbolic(";
+    const char *s = print;
+
+    for (size_t i = 0; i < 2 && s != NULL && (s = strstr(s, table)) != NULL; i++) {
+        const char *next = strchr(s += strlen(table), '{');
+        struct symbol symbol;
+        while (next != NULL && (next = next_symbol(next, &symbol)) != NULL) {
+            s = next;
+            if (*symbol.name == '\0')
+                continue;
+            symbols[i].list = grow(symbols[i].list, symbols[i].n, sizeof(symbol));
+            symbols[i].list[symbols[i].n++] = symbol;
+        }
+    }
 }
 
 /* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
@@ -1055,6 +1230,7 @@ static void rebuild_threads(size_t space)
     world.nthreads = 0;
     for (size_t i = 0; i < old_space; i++) {
         if (old[i] != NULL && old[i]->tid == 0) {
+            free(old[i]->pending.keys);
             free(old[i]);
         } else if (old[i] != NULL) {
             *thread_slot(old[i]->tid) = old[i];
@@ -1097,7 +1273,7 @@ static struct thread *thread_of(int tid, int pid)
         struct thread *t = create(sizeof(*t));
         t->tid = tid;
         t->guest = guest_of(pid != 0 ? pid : process_of(tid));
-        t->counts = t->pending;
+        t->tally = &t->pending;
         t->fresh = true;
         world.fresh = true;
         limit_known(++world.nthreads);
@@ -1108,12 +1284,98 @@ static struct thread *thread_of(int tid, int pid)
     return *slot;
 }
 
+/* Keys.  A tally has those that counted something since the last report. */
+
+/* qsort(): in order of id, by which they are found. */
+static int compare_ids(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* qsort(): in the order of a report, OTHER_KEYS last. */
+static int compare_keys(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+    uint64_t left = options.by_time ? x->total : x->count;
+    uint64_t right = options.by_time ? y->total : y->count;
+
+    if ((x->id == OTHER_KEYS) != (y->id == OTHER_KEYS))
+        return x->id == OTHER_KEYS ? 1 : -1;
+    return left != right ? (left > right ? -1 : 1) : compare_ids(a, b);
+}
+
+/* Adds to k what another key counted. */
+static void add_key(struct key *k, const struct key *other)
+{
+    if (other->timed != 0 && (k->timed == 0 || other->min < k->min))
+        k->min = other->min;
+    if (other->max > k->max)
+        k->max = other->max;
+    k->count += other->count;
+    k->timed += other->timed;
+    k->total += other->total;
+}
+
+/* Puts the lower half of t's keys, in the order of a report, together. */
+static void merge_keys(struct tally *t)
+{
+    struct key other = {.id = OTHER_KEYS};
+    size_t kept = t->nkeys / 2;
+
+    qsort(t->keys, t->nkeys, sizeof(*t->keys), compare_keys);
+    for (size_t i = kept; i < t->nkeys; i++)
+        add_key(&other, &t->keys[i]);
+    qsort(t->keys, kept, sizeof(*t->keys), compare_ids);
+    t->keys[kept] = other;
+    t->nkeys = kept + 1;
+}
+
+/* The key of t with the given id, new if need be. */
+static struct key *key_of(struct tally *t, uint64_t id)
+{
+    size_t low = 0, high = t->nkeys;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (t->keys[mid].id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low < t->nkeys && t->keys[low].id == id)
+        return &t->keys[low];
+    if (t->nkeys == MAX_KEYS) {
+        merge_keys(t);
+        return key_of(t, id);
+    }
+    t->keys = grow(t->keys, t->nkeys, sizeof(*t->keys));
+    memmove(&t->keys[low + 1], &t->keys[low], (t->nkeys - low) * sizeof(*t->keys));
+    t->nkeys++;
+    t->keys[low] = (struct key){.id = id};
+    return &t->keys[low];
+}
+
+/* Makes t ready for the next interval; what it awaits the end of it still awaits. */
+static void clear_tally(struct tally *t)
+{
+    memset(t->counts, 0, sizeof(t->counts));
+    if (t->nkeys > FEW_KEYS) {
+        free(t->keys);
+        t->keys = NULL;
+    }
+    t->nkeys = 0;
+}
+
 /* Gives the counts that t holds back to v. */
 static void settle(struct thread *t, struct vcpu *v)
 {
     for (int i = 0; i < NCOUNTERS; i++)
-        v->counts[i] += t->pending[i];
-    memset(t->pending, 0, sizeof(t->pending));
+        v->tally.counts[i] += t->pending.counts[i];
+    for (size_t i = 0; i < t->pending.nkeys; i++)
+        add_key(key_of(&v->tally, t->pending.keys[i].id), &t->pending.keys[i]);
+    clear_tally(&t->pending);
 }
 
 /* An event says that t runs the vCPU with number id. */
@@ -1122,9 +1384,13 @@ static void tell(struct thread *t, long id)
     if (t->told && t->vcpu->id == id)
         return;
     t->vcpu = vcpu_of(t->guest, id);
-    t->told = true;
     settle(t, t->vcpu);
-    t->counts = t->vcpu->counts;
+    if (!t->told && t->pending.since != 0) {
+        t->vcpu->tally.open = t->pending.open;
+        t->vcpu->tally.since = t->pending.since;
+    }
+    t->told = true;
+    t->tally = &t->vcpu->tally;
 }
 
 /* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
@@ -1480,8 +1746,10 @@ static void free_guest(struct guest *g)
         if (world.vms[i].guest == g)
             world.vms[i].guest = NULL;
     }
-    for (size_t i = 0; i < g->nvcpus; i++)
+    for (size_t i = 0; i < g->nvcpus; i++) {
+        free(g->vcpus[i]->tally.keys);
         free(g->vcpus[i]);
+    }
     world.nvcpus -= g->nvcpus;
     free(g->vcpus);
     free(g->name);
@@ -1540,9 +1808,8 @@ static void clear_counts(void)
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
         g->busy = false;
-        for (size_t j = 0; j < g->nvcpus; j++) {
-            memset(g->vcpus[j]->counts, 0, sizeof(g->vcpus[j]->counts));
-        }
+        for (size_t j = 0; j < g->nvcpus; j++)
+            clear_tally(&g->vcpus[j]->tally);
     }
 }
 
@@ -1582,16 +1849,16 @@ static enum counter exit_counter(const struct event_type *type, const struct rec
 /* Counts an exit of t, and in column c if that is one. */
 static void add_exit(struct thread *t, enum counter c)
 {
-    t->counts[EXITS]++;
+    t->tally->counts[EXITS]++;
     if (c != NCOUNTERS)
-        t->counts[c]++;
+        t->tally->counts[c]++;
 }
 
 /* No kvm_mmio follows t's last exit any more: counts it. */
 static void settle_exit(struct thread *t)
 {
     if (t->last_exit == FAULT)
-        t->counts[EPTV]++;
+        t->tally->counts[EPTV]++;
     t->last_exit = SETTLED;
 }
 
@@ -1614,7 +1881,7 @@ static void count_mmio(struct thread *t, const struct event_type *type, struct s
 {
     (void)type;
     if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
-        t->counts[MMIOX]++;
+        t->tally->counts[MMIOX]++;
         t->last_exit = SETTLED;
     }
     settle_exit(t);
@@ -1636,21 +1903,139 @@ static void settle_exits(uint64_t end)
 }
 
 /*
- * The exit where there is no kvm_exit.  An instruction that goes on after MMIO (an
+ * Whether r is an exit, where there is no kvm_exit.  An instruction that goes on after MMIO (an
  * access across two pages, OUTS from MMIO) goes to user space again without an
  * exit of the guest, and without being emulated anew.
  */
-static void count_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static bool is_user_exit(struct thread *t, const struct event_type *type, const struct record *r)
 {
-    uint64_t reason = field_value(&s->next, type->fields[REASON]);
+    uint64_t reason = field_value(r, type->fields[REASON]);
 
-    if (field_value(&s->next, type->fields[ERRNO]) != 0)
-        return; /* a signal or an error: the guest did not exit */
+    if (field_value(r, type->fields[ERRNO]) != 0)
+        return false; /* a signal or an error: the guest did not exit */
     bool again = t->in_mmio && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
     t->in_mmio = reason == KVM_EXIT_MMIO;
-    if (again)
-        return;
-    add_exit(t, counter_of(user_reasons, reason));
+    return !again;
+}
+
+static void count_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    if (is_user_exit(t, type, &s->next))
+        add_exit(t, counter_of(user_reasons, field_value(&s->next, type->fields[REASON])));
+}
+
+/* An event whose number is all that counts. */
+static void count_event(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    (void)s;
+    t->tally->counts[type->counter]++;
+    t->in_mmio = false;
+}
+
+/* An event that does nothing but tell whose it is. */
+static void count_nothing(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    (void)t;
+    (void)type;
+    (void)s;
+}
+
+/*
+ * Counting keys (-e).  Times are those of perf-kvm(1): of an exit, up to the next
+ * kvm_entry; of a write, from kvm_mmio or kvm_pio up to there; of a read from MMIO,
+ * from kvm_exit to kvm_mmio.
+ */
+
+/* From now on, the end of the key with the given id, or of one not known yet, is awaited. */
+static void begin(struct tally *t, uint64_t id, const struct stream *s)
+{
+    t->open = id;
+    t->since = s->next.time;
+}
+
+/* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
+static void end(struct tally *t, uint64_t id, const struct stream *s)
+{
+    if (t->since != 0 && t->since >= trace.gap && s->next.time >= t->since) {
+        uint64_t time = s->next.time - t->since;
+        add_key(key_of(t, id), &(struct key){.timed = 1, .total = time, .min = time, .max = time});
+    }
+    t->since = 0;
+}
+
+/* Counts the key with the given id, and begins it. */
+static void count_key(struct tally *t, uint64_t id, const struct stream *s)
+{
+    key_of(t, id)->count++;
+    begin(t, id, s);
+}
+
+/* The id of the key of kvm_exit r: which of symbols has its name, in bit 63, and its number. */
+static uint64_t exit_key(const struct event_type *type, const struct record *r)
+{
+    const struct field *f = type->fields;
+    uint64_t reason = field_value(r, f[SYMBOL]), second = UINT64_C(1) << 63;
+
+    if (f[ESR_EC].size != 0)
+        return (reason & 0xff) == ARM64_TRAP ? field_value(r, f[ESR_EC]) | second
+                                             : reason & ~(uint64_t)ARM64_SERROR;
+    if (f[ISA].size != 0)
+        return field_value(r, f[ISA]) == 1 ? reason & 0xffff : reason | second;
+    return reason & ~second;
+}
+
+static void key_exit(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    count_key(t->tally, exit_key(type, &s->next), s);
+}
+
+static void key_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    if (is_user_exit(t, type, &s->next))
+        count_key(t->tally, field_value(&s->next, type->fields[REASON]), s);
+}
+
+static void begin_exit(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    (void)type;
+    begin(t->tally, OTHER_KEYS, s);
+}
+
+static void key_mmio(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    uint64_t kind = field_value(&s->next, type->fields[TYPE]);
+    uint64_t id = field_value(&s->next, type->fields[GPA]) << 1 | (kind == MMIO_WRITE);
+
+    if (kind == MMIO_WRITE) {
+        count_key(t->tally, id, s);
+    } else if (kind == MMIO_READ) {
+        key_of(t->tally, id)->count++;
+        if (t->tally->open == OTHER_KEYS)
+            end(t->tally, id, s);
+    }
+}
+
+static void key_pio(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    uint64_t port = field_value(&s->next, type->fields[PORT]);
+
+    count_key(t->tally, port << 1 | (field_value(&s->next, type->fields[RW]) != 0), s);
+}
+
+/* kvm_entry: the guest goes on. */
+static void end_by_entry(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    (void)type;
+    if (t->tally->open != OTHER_KEYS)
+        end(t->tally, t->tally->open, s);
+    t->tally->since = 0;
+}
+
+/* kvm_fpu: if it loads the guest's, user space let it go on.  There is no kvm_entry on kvm_pvm. */
+static void end_by_load(struct thread *t, const struct event_type *type, struct stream *s)
+{
+    if (field_value(&s->next, type->fields[LOAD]) != 0)
+        end(t->tally, t->tally->open, s);
 }
 
 /* The common_type of r; 0 if it has none. */
@@ -1686,12 +2071,7 @@ static void count(struct stream *s)
         settle_exit(t); /* while the vCPU is the one that exited */
     if (type->fields[VCPU_ID].size != 0)
         tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
-    if (type->count != NULL) {
-        type->count(t, type, s);
-    } else if (type->counter != NCOUNTERS) {
-        t->counts[type->counter]++;
-        t->in_mmio = false;
-    }
+    type->count[options.table](t, type, s);
 }
 
 /*
@@ -2253,25 +2633,36 @@ static void set(const char *name, const char *value)
 
 /*
  * Decides which events are needed, of those that there are, on a host that has only
- * the software backend or on another; false if none of them tells exits.
+ * the software backend or on another; gives the name of one that is missed, or NULL.
  */
-static bool choose_events(bool software)
+static const char *choose_events(bool software)
 {
+    static const enum event essential[NTABLES] = {KVM_EXIT, KVM_EXIT, KVM_MMIO, KVM_PIO};
     const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
+    bool usual = options.table == USUAL;
 
     for (int i = 0; i < NEVENTS; i++)
-        events[i].wanted = events[i].id != 0;
+        events[i].wanted = events[i].id != 0 && events[i].count[options.table] != NULL;
     events[KVM_EXIT].wanted &= !software;
     events[KVM_USERSPACE_EXIT].wanted &= software;
-    events[KVM_MMIO].wanted &= events[KVM_EXIT].wanted;
+    events[KVM_FPU].wanted &= software;
+    events[KVM_MMIO].wanted &= !usual || !software;
+    events[KVM_INJ_VIRQ].wanted &= usual || software;
+    events[KVM_EMULATE_INSN].wanted &= usual || software;
     /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
     events[KVM_ENTRY].wanted &=
-        events[KVM_EXIT].wanted && exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0;
+        !software && (!usual || (exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0));
+    enum event needed = essential[options.table];
+    if (needed == KVM_EXIT && software)
+        needed = KVM_USERSPACE_EXIT;
+    if (!events[needed].wanted)
+        return events[needed].name;
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
             event_of_id[events[i].id] = &events[i];
     }
-    return events[KVM_EXIT].wanted || events[KVM_USERSPACE_EXIT].wanted;
+    parse_symbols(events[needed].print);
+    return NULL;
 }
 
 /* Reads the events' formats, decides which are needed here, and enables them. */
@@ -2293,8 +2684,9 @@ static void enable_events(void)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
     }
-    if (!choose_events(software))
-        fail("kvm: no trace event that tells exits (this architecture is not known to kvmstat)");
+    const char *missed = choose_events(software);
+    if (missed != NULL)
+        fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
     /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
     if (write_file(trace.instances, instance_path("events/task/task_newtask/filter"),
             "clone_flags & 0x10000") != 0)
@@ -2615,6 +3007,7 @@ static bool fill(struct stream *s)
         fail_stream(s, "a time stamp that cannot be");
     if (s->subbuf.missed) {
         s->gap = s->next.time;
+        trace.gap = s->gap > trace.gap ? s->gap : trace.gap;
         s->subbuf.missed = false;
     }
     return s->has_next = true;
@@ -3003,6 +3396,7 @@ static bool has_kvm_exit(void)
         }
         free(s.pages);
     }
+    trace.gap = 0;
     return found;
 }
 
@@ -3032,8 +3426,9 @@ static void open_input(void)
     trace.read_size = share > trace.page.size ? share - share % trace.page.size : trace.page.size;
     bool software =
         events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
-    if (!choose_events(software))
-        fail("%s: no event that tells exits (record with trace-cmd record -e kvm)", input.name);
+    const char *missed = choose_events(software);
+    if (missed != NULL)
+        fail("%s: has no %s (record with trace-cmd record -e kvm)", input.name, missed);
 }
 
 /*
@@ -3162,40 +3557,127 @@ static void format_stamp(uint64_t end, char *buf, size_t size)
 
 /* A line of the report: the cells of all columns but the name. */
 struct line {
-    const char *cells[COLUMN_NAME]; /* their text; that of time is empty without -T */
-    char digits[COLUMN_NAME][21];   /* room for numbers */
+    const char *cells[NCOLUMNS]; /* their text; that of time is empty without -T */
+    char room[NCOLUMNS][48];     /* for the text of those that are made for this line */
 };
+
+/* The columns of the table that is reported, and how many they are. */
+static const struct column *table_columns(int *n)
+{
+    *n = options.table == USUAL ? NCOLUMNS : NKEYCOLUMNS;
+    return options.table == USUAL ? counter_columns : key_columns;
+}
 
 /* Sets the cell of column i to value. */
 static void set_cell(struct line *line, int i, uint64_t value)
 {
-    line->cells[i] = digits(value, line->digits[i]);
+    line->cells[i] = digits(value, line->room[i]);
 }
 
-/* The line of v, a vCPU of g. */
+/* Sets the cell of column i to hundredths, with two decimals; or to - if that is not known. */
+static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
+{
+    snprintf(line->room[i], sizeof(line->room[i]), "%" PRIu64 ".%02u", hundredths / 100,
+        (unsigned)(hundredths % 100));
+    line->cells[i] = known ? line->room[i] : "-";
+}
+
+/* The name of the key with the given id, in buf, of the given size. */
+static void key_name(uint64_t id, char *buf, size_t size)
+{
+    uint64_t second = id >> 63, value = id & ~(UINT64_C(1) << 63);
+
+    if (id == OTHER_KEYS) {
+        snprintf(buf, size, "other");
+    } else if (options.table == MMIO) {
+        snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
+    } else if (options.table == IOPORT) {
+        snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
+    } else {
+        for (size_t i = 0; i < symbols[second].n; i++) {
+            /* The reason has 4 bytes, where -1 is one. */
+            if ((uint32_t)symbols[second].list[i].value == value) {
+                snprintf(buf, size, "%s", symbols[second].list[i].name);
+                return;
+            }
+        }
+        snprintf(buf, size, "0x%" PRIx64, value);
+    }
+}
+
+/* Hundredths of a per cent that part is of whole. */
+static uint64_t share(uint64_t part, uint64_t whole)
+{
+    if (whole > UINT64_MAX / 10000)
+        return part / (whole / 10000);
+    return whole == 0 ? 0 : part * 10000 / whole;
+}
+
+/* Sets the cells of k, one of the keys of t; NULL: it has none. */
+static void set_key(struct line *line, const struct tally *t, const struct key *k)
+{
+    static const struct key none = {.id = 0};
+    uint64_t count = 0, time = 0;
+
+    for (size_t i = 0; i < t->nkeys; i++) {
+        count += t->keys[i].count;
+        time += t->keys[i].total;
+    }
+    bool timed = k == NULL || k->timed != 0;
+    line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
+    k = k == NULL ? &none : k;
+    key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
+    set_cell(line, COLUMN_COUNT, k->count);
+    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, count), true);
+    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, time), timed);
+    set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
+    set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
+    set_hundredths(line, COLUMN_AVERAGE, k->timed == 0 ? 0 : k->total / k->timed / 10, timed);
+}
+
+/* Row i of v, a vCPU of g, which has one for each key; NULL if it has only one. */
 static void set_line(
-    struct line *line, const char *stamp, const struct guest *g, const struct vcpu *v)
+    struct line *line, const char *stamp, const struct guest *g, const struct vcpu *v, size_t i)
 {
     line->cells[COLUMN_TIME] = stamp;
     set_cell(line, COLUMN_PID, (uint64_t)g->pid);
     set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
     if (v->id == UNKNOWN)
         line->cells[COLUMN_VCPU] = "?";
-    for (int i = 0; i < NCOUNTERS; i++)
-        set_cell(line, FIRST_COUNT + i, v->counts[i]);
+    if (options.table != USUAL) {
+        set_key(line, &v->tally, i < v->tally.nkeys ? &v->tally.keys[i] : NULL);
+        return;
+    }
+    for (int c = 0; c < NCOUNTERS; c++)
+        set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
+}
+
+/* Appends a cell, printable text, in at least the given width; negative: text to the left. */
+static void put_cell(struct text *t, const char *cell, int width)
+{
+    char *text = printed(cell);
+    size_t size = strlen(text), least = (size_t)abs(width);
+
+    put_right(t, text, width < 0 ? size : least);
+    for (; width < 0 && size < least; size++)
+        put_bytes(t, " ", 1);
+    free(text);
 }
 
 /* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
 static void put_line(
-    struct text *t, const struct line *line, const char *name, const size_t widths[COLUMN_NAME])
+    struct text *t, const struct line *line, const char *name, const int widths[NCOLUMNS])
 {
-    for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < COLUMN_NAME; i++) {
+    int n;
+    const struct column *columns = table_columns(&n);
+
+    for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < n; i++) {
         bool first = t->size == 0 || t->s[t->size - 1] == '\n';
         const char *separator = first ? "" : options.no_header ? "\t" : " ";
         put_bytes(t, separator, strlen(separator));
         if (columns[i].before != ' ' && !options.no_header)
             put_bytes(t, (char[]){columns[i].before, ' '}, 2);
-        put_right(t, line->cells[i], options.no_header ? 0 : widths[i]);
+        put_cell(t, line->cells[i], options.no_header ? 0 : widths[i]);
     }
     if (options.names) {
         put_bytes(t, options.no_header ? "\t" : " ", 1);
@@ -3204,15 +3686,19 @@ static void put_line(
     put_bytes(t, "\n", 1);
 }
 
-static void put_header(struct text *t, const char *stamp, const size_t widths[COLUMN_NAME])
+static void put_header(struct text *t, const char *stamp, const int widths[NCOLUMNS])
 {
     struct line line;
+    int n;
+    const struct column *columns = table_columns(&n);
 
-    for (int i = 0; i < COLUMN_NAME; i++)
+    for (int i = 0; i < n; i++)
         line.cells[i] = columns[i].name;
+    if (options.table != USUAL)
+        line.cells[COLUMN_KEY] = tables[options.table].name;
     if (*stamp == '\0')
         line.cells[COLUMN_TIME] = "";
-    put_line(t, &line, columns[COLUMN_NAME].name, widths);
+    put_line(t, &line, name_column.name, widths);
 }
 
 /* Whether -p asks for process pid, or there is no -p. */
@@ -3228,10 +3714,10 @@ static bool is_asked_for(int pid)
 /* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
-    bool counted = false;
+    bool counted = v->tally.nkeys != 0;
 
-    for (int i = 0; i < NCOUNTERS; i++)
-        counted |= v->counts[i] != 0;
+    for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
+        counted |= v->tally.counts[i] != 0;
     return is_asked_for(g->pid) && (counted || (g->alive && v->here));
 }
 
@@ -3263,15 +3749,30 @@ static void report_lost(void)
     trace.lossy = true;
 }
 
+/* Makes widths wide enough for line. */
+static void widen(int widths[NCOLUMNS], const struct line *line)
+{
+    int n;
+
+    table_columns(&n);
+    for (int i = 0; i < n; i++) {
+        int size = (int)strlen(line->cells[i]);
+        if (size > abs(widths[i]))
+            widths[i] = widths[i] < 0 ? -size : size;
+    }
+}
+
 /* Appends the rows of all vCPUs to t, under a header if it is due; gives their number. */
 static size_t put_rows(struct text *t, const char *stamp, bool header)
 {
-    size_t widths[COLUMN_NAME], nrows = 0;
+    int widths[NCOLUMNS], n;
+    const struct column *columns = table_columns(&n);
+    size_t nrows = 0;
     struct line line;
 
-    for (int i = 0; i < COLUMN_NAME; i++)
+    for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
-    widths[COLUMN_TIME] = strlen(stamp);
+    widths[COLUMN_TIME] = (int)strlen(stamp);
     /* The first pass measures, the second one prints. */
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1 && !options.no_header && (header || nrows > 1))
@@ -3279,16 +3780,19 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
         for (size_t i = 0; i < world.nguests; i++) {
             const struct guest *g = world.guests[i];
             for (size_t j = 0; j < g->nvcpus; j++) {
-                if (!has_row(g, g->vcpus[j]))
+                struct vcpu *v = g->vcpus[j];
+                if (!has_row(g, v))
                     continue;
-                set_line(&line, stamp, g, g->vcpus[j]);
-                for (int k = 0; k < COLUMN_NAME && pass == 0; k++) {
-                    size_t size = strlen(line.cells[k]);
-                    widths[k] = size > widths[k] ? size : widths[k];
+                if (pass == 0 && v->tally.nkeys > 1)
+                    qsort(v->tally.keys, v->tally.nkeys, sizeof(struct key), compare_keys);
+                for (size_t k = 0; k == 0 || k < v->tally.nkeys; k++) {
+                    set_line(&line, stamp, g, v, k);
+                    if (pass == 0)
+                        widen(widths, &line);
+                    else
+                        put_line(t, &line, g->name, widths);
+                    nrows += pass == 0;
                 }
-                if (pass == 1)
-                    put_line(t, &line, g->name, widths);
-                nrows += pass == 0;
             }
         }
     }
@@ -3351,8 +3855,8 @@ static void report(uint64_t start, uint64_t end, bool last)
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-r file | -w file] [-T d|u]\n"
-          "               [interval [count]]\n",
+    fputs("usage: kvmstat [-hHnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]\n"
+          "               [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]\n",
         out);
 }
 
@@ -3374,8 +3878,10 @@ static _Noreturn void print_help(void)
            "seconds given), count times or for ever.  The counts are the interval's.\n"
            "With -r, of a recording's host: without interval, one report of it all.\n\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
+           "  -e  what exits, memory-mapped or port I/O were for, and what they cost\n"
            "  -h  print this, and end\n"
            "  -H  for scripts: no header, one tab between fields\n"
+           "  -k  order -e's rows by count (the default) or time\n"
            "  -n  add the guests' names\n"
            "  -p  only the virtual machines of these processes\n"
            "  -r  report what -w or trace-cmd recorded in this file\n"
@@ -3384,7 +3890,13 @@ static _Noreturn void print_help(void)
            "  -w  record in this file, as trace-cmd does, while reporting\n\n",
         DEFAULT_KIB);
     for (int i = 0; i < NCOLUMNS; i++)
-        printf("  %-5s  %s\n", columns[i].name, columns[i].meaning);
+        printf("  %-6s  %s\n", counter_columns[i].name, counter_columns[i].meaning);
+    printf("  %-6s  %s\n\nWith -e, in place of the counters:\n\n", name_column.name,
+        name_column.meaning);
+    for (int i = VMEXIT; i < NTABLES; i++)
+        printf("  %-6s  %s\n", tables[i].name, tables[i].meaning);
+    for (int i = COLUMN_COUNT; i < NKEYCOLUMNS; i++)
+        printf("  %-6s  %s\n", key_columns[i].name, key_columns[i].meaning);
     if (fflush(stdout) != 0 || ferror(stdout))
         fail("stdout: %s", strerror(errno));
     exit(0);
@@ -3462,18 +3974,43 @@ static void check_pids(void)
     }
 }
 
+/* Takes the operand of -e. */
+static void parse_table(const char *word)
+{
+    for (int i = VMEXIT; i < NTABLES; i++) {
+        if (strcmp(word, tables[i].name) == 0)
+            options.table = (enum table)i;
+    }
+    if (options.table == USUAL || strcmp(word, tables[options.table].name) != 0)
+        usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
+}
+
+/* Takes the operand of -k. */
+static void parse_order(const char *word)
+{
+    options.by_time = strcmp(word, "time") == 0;
+    if (!options.by_time && strcmp(word, "count") != 0)
+        usage_error("-k \"", word, "\": neither count nor time");
+}
+
 static void parse_options(int argc, char **argv)
 {
+    bool ordered = false;
     int c;
 
     opterr = 0;
-    while ((c = getopt(argc, argv, "+:b:hHnp:r:T:Vw:")) != -1) {
+    while ((c = getopt(argc, argv, "+:b:e:hHk:np:r:T:Vw:")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
         const char *word = optopt == '-' ? argv[optind] : letter; /* --anything */
         switch (c) {
         case 'b': parse_kib(optarg); break;
+        case 'e': parse_table(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
+        case 'k':
+            parse_order(optarg);
+            ordered = true;
+            break;
         case 'n': options.names = true; break;
         case 'p': parse_pids(optarg); break;
         case 'r': options.read = optarg; break;
@@ -3498,6 +4035,8 @@ static void parse_options(int argc, char **argv)
         parse_count(argv[optind++]);
     if (optind < argc)
         usage_error("\"", argv[optind], "\": one operand too many");
+    if (ordered && options.table == USUAL)
+        usage_error("-k", "", ": only with -e");
     if (is_recorded()) {
         if (options.kib != 0 || options.write != NULL)
             usage_error(options.kib != 0 ? "-b" : "-w", "", ": not with -r");

@@ -131,6 +131,29 @@ counted offline/hotplug 1 "3 4 7 8 10" "meanwhile"
 clean offline offline/hotplug
 counted mounted/plain 1 "3 4 7 8 10" "tracefs and debugfs mounted"
 clean mounted mounted/plain
+# of KEYS...: of the guest's vCPUs, the sums of the counts of -e's keys that match
+of() {
+	awk -F'\t' -v key="^$2\$" 'NR == FNR { if (FNR == 1) pid = $1; next }
+		$1 == pid && $3 ~ key { n[$2] += $4 } END { print n[0], n[1] }' keys/guest "keys/out.$1"
+}
+
+# kvm COLUMN: what KVM counted for them
+kvm() {
+	sort -n -k2,2 keys/guest | cut -f"$1" | xargs
+}
+is "$(cat keys/err.*)" "" "-e says nothing"
+is "$(of vmexit '[^-].*')" "$(kvm 3)" "-e vmexit: all exits"
+is "$(of vmexit hlt)/$(of vmexit io)/$(of vmexit interrupt)" "$(kvm 4)/$(kvm 7)/$(kvm 5)" \
+	"halts, port I/O and interrupts are KVM's statistics"
+is "$(of ioport 0x10:out)/$(of ioport 0x10:in)" "100 100/100 100" "-e ioport: what the guest did"
+is "$(of mmio 0xd0000:W)/$(of mmio 0xd0000:R)" "100 100/100 100" "-e mmio: what the guest did"
+awk -F'\t' '$3 == "hlt" && $4 > 0 && $7 != "-" { n++; bad += $7 < 1000 || $9 < $7 || $8 < $9 }
+	$3 == "io" && $7 != "-" { n++; bad += $7 <= 0 } END { exit !n || bad }' keys/out.vmexit
+ok $? "a halt costs what user space slept at it, and port I/O something"
+awk -F'\t' '$3 ~ /0x/ && $7 != "-" { n++; bad += $7 <= 0 || $9 < $7 || $8 < $9 } END { exit n < 4 || bad }' \
+	keys/out.mmio keys/out.ioport
+ok $? "and each access its own"
+
 counted recorded/guest 0 "3 4 7 8 10" "recorded by trace-cmd"
 is "$(cat recorded/status recorded/err)" 0 "its recording is read"
 [ "$(($(cat recorded/now) - $(cat recorded/time)))" -le 10 ]

@@ -2,8 +2,8 @@
 # The command line: what is refused, why, and before anything is touched.
 . "$(dirname "$0")/lib.sh"
 
-usage='usage: kvmstat [-hHnV] [-b kib] [-p pid[,pid...]] [-r file | -w file] [-T d|u]
-               [interval [count]]'
+usage='usage: kvmstat [-hHnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
+               [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
 refused() {
@@ -52,6 +52,10 @@ if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	end "$pid"
 fi
 refused -b "not with -r" -r x -b 8
+refused '"exits"' "neither vmexit, mmio nor ioport" -e exits
+refused '""' "neither vmexit, mmio nor ioport" -e mmio -e ''
+refused '"cost"' "neither count nor time" -e mmio -k cost
+refused -k "only with -e" -k time
 refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
@@ -60,7 +64,8 @@ is "$("$kvmstat" -V)" "kvmstat 1.1" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
 is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"
-for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time; do
+for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time vmexit mmio ioport \
+	count count% time% "min us" "max us" "avg us"; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each column"

@@ -29,8 +29,8 @@ cat >"$tmp/bin/kvmstat" <<-END
 	operand=0
 	for arg; do
 	    case \$arg in
-	    -H|-n|-p|-r|-w|-nT|-HT|d|u) ;;
-	    *) [[ \$last = -[prw] ]] || case \$((operand += 1)) in
+	    -H|-n|-p|-r|-w|-e|-k|-nT|-HT|d|u) ;;
+	    *) [[ \$last = -[prwek] ]] || case \$((operand += 1)) in
 	        1) [[ \$arg = *.* ]] || arg=0.3 ;;
 	        2) [[ \$arg -lt 4 ]] || arg=4 ;;
 	        esac ;;
@@ -68,6 +68,12 @@ run() {
 	[ ! -e kvmstat.log ] || cat kvmstat.log
 }
 
+# printed_in_readme COMMAND: what the README says that it prints
+printed_in_readme() {
+	command=$1 awk '$0 == "    $ " ENVIRON["command"] { taking = 1; next } /^$/ { taking = 0 }
+		taking { sub(/^    /, ""); print }' "$top/README.md"
+}
+
 header='pid vcpu \|  exits :  haltx   irqx  irqwx    iox  mmiox \|   irqs   emul   eptv'
 {
 	examples <"$top/README.md"
@@ -82,11 +88,14 @@ while read -r command; do
 	esac
 	out=$(run "$command")
 	case $command in
+	*tests/captures*) want='^ +[0-9]+    0 \|' ;;
 	'kvmstat -n 1') want="^ *$busy    0 \|.* web1$" ;;
 	*'print pid'*) want="^$stuck$" ;;
 	*'head -n 1') want='^[0-9]+	0	[1-9]' ;;
 	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
 	*pgrep*) want="^ *$busy    0 \|" ;;
+	'kvmstat -e ioport'*) want="^ *$busy    0 \| 0x10:out .* [1-9][0-9]* +100\.00" ;;
+	*'-e vmexit 10 6'*) want="^[0-9.]+	$busy	0	[A-Za-z_]+	[1-9]" ;;
 	'kvmstat -w '*) want="^ *$busy    0 \|" ;;
 	'kvmstat -r web'*) want="^ *$busy    0 \|" ;;
 	'kvmstat -nT d -r web'*) want="^$(date +%F)[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
@@ -94,7 +103,6 @@ while read -r command; do
 	kernelshark*) want='^Loading  "web.dat"$' ;;
 	'trace-cmd convert'*) want='^CPU0 data recorded' ;;
 	'kvmstat -r trace.dat'*) want='^   700    0 \|    721 :' ;;
-	'kvmstat -n -r tests'*) want='^   717    1 \|    432 :.* guest$' ;;
 	*'print t, n'*) want='^[0-9]{10}(\.[0-9])? [1-9][0-9]*$' ;;
 	*) want='this example has a test of its own' ;;
 	esac
@@ -103,8 +111,7 @@ while read -r command; do
 	*'print pid'*) is "$out" "$stuck" "and nothing else" ;;
 	'trace-cmd convert'*) is "$("$kvmstat" -H -r new.dat)" \
 		"$("$kvmstat" -H -r tests/captures/vmx-6.1-mix2.dat)" "and what it made is read" ;;
-	'kvmstat -n -r tests'*) is "$out" "$(sed -n '/^    \$ kvmstat -n -r tests/,/^$/s/^    //p' "$top/README.md" |
-		sed 1d)" "and what it prints is in the README" ;;
+	*tests/captures*) is "$out" "$(printed_in_readme "$command")" "and what it prints is in the README" ;;
 	*pgrep*) ! grep -q "^ *$stuck" <<<"$out"
 		ok $? "and no other" ;;
 	'kvmstat -n 1') like "$out" "$header name$" "with the header" ;;
@@ -114,18 +121,23 @@ done <"$tmp/commands"
 ok $? "the examples were found ($count)"
 
 # The three texts on options and columns say the same.
-for option in b h H n p r T V w; do
+for option in b e h H k n p r T V w; do
 	mandoc -Tascii "$top/kvmstat.1" | col -bx | grep -Eq "^     -$option( |\$)" &&
 		"$kvmstat" -h | grep -q "^  -$option "
 	ok $? "-$option is in the manual and in the usage"
 done
 synopsis=$(mandoc -Tascii "$top/kvmstat.1" | col -bx | sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' |
-	sed -n 2,3p | xargs | sed 's/d | u/d|u/')
+	sed -n 2,4p | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
 is "usage: $synopsis" "$("$kvmstat" -h | head -n 2 | xargs)" "synopsis and usage are the same"
 "$kvmstat" -h | sed -n '/^  pid/,/^  eptv/ { s/^  //; s/  */ /; p }' >"$tmp/help"
-mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^ *field/,/^ *11/p' | sed 1d |
+mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^OUTPUT/,/^KEYS/p' |
+	sed -n '/^ *field/,/^ *11/p' | sed 1d |
 	sed 's/^ *[0-9]* *//; s/  */ /g' >"$tmp/manual"
 is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "manual and -h give the columns the same meaning"
+"$kvmstat" -h | sed -n '/^  count /,$ { s/^  //; s/  */ /g; p }' >"$tmp/help"
+mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^KEYS/,/^RECORDINGS/p' |
+	sed -n 's/^ *[4-9] //p' | sed 's/^ *//; s/  */ /g' >"$tmp/manual"
+is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "and those of -e"
 
 # make demo, with guests of others and with its own.
 "$here/demo" >"$tmp/demo" 2>&1

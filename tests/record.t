@@ -243,7 +243,7 @@ says "of a version that is not known (it has to be 6)" "$tmp/version8.dat"
 edit text.dat 's/flyrecord/latency  /'
 says "a text, no events (make one with trace-cmd record)" "$tmp/text.dat"
 edit sched.dat 's/name: kvm_(exit|userspace_exit)\n/"name: xxx_$1\n"/ge'
-says "no event that tells exits (record with trace-cmd record -e kvm)" "$tmp/sched.dat"
+says "has no kvm/kvm_exit (record with trace-cmd record -e kvm)" "$tmp/sched.dat"
 edit cpus.dat 'substr($_, index($_, "options  ") - 4, 4) = "\0\0\0\x80"'
 like "$("$kvmstat" -r "$tmp/cpus.dat" 2>&1)" "^kvmstat: $tmp/cpus.dat: byte [0-9]+: a number that cannot be .damaged" \
 	"-r of 2^31 CPUs"

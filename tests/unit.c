@@ -105,8 +105,8 @@ static void is_counts(const uint64_t *got, const uint64_t *wanted, const char *n
         return;
     for (int i = 0; i < NCOUNTERS; i++) {
         if (got[i] != wanted[i])
-            note("%s: got %" PRIu64 ", wanted %" PRIu64, columns[FIRST_COUNT + i].name, got[i],
-                wanted[i]);
+            note("%s: got %" PRIu64 ", wanted %" PRIu64, counter_columns[FIRST_COUNT + i].name,
+                got[i], wanted[i]);
     }
 }
 
@@ -314,6 +314,7 @@ static void clear(void)
     options.stamp = 0;
     options.decimals = 0;
     options.read = NULL;
+    options.table = USUAL;
 }
 
 /* Makes the thread tid of process pid known, which runs vCPU id, or one that its events tell. */
@@ -347,7 +348,7 @@ static const uint64_t *counts_of(int pid, long id)
     const struct guest *g = world.guests[i];
     for (size_t j = 0; j < g->nvcpus; j++) {
         if (g->vcpus[j]->id == id)
-            return g->vcpus[j]->counts;
+            return g->vcpus[j]->tally.counts;
     }
     return none;
 }
@@ -453,7 +454,7 @@ static void encode(const struct sent *e, uint8_t record[EVENT])
     memcpy(record, &id, sizeof(id));
     memcpy(values, e->values, sizeof(values));
     values[COMMON_PID] = (uint64_t)e->tid;
-    for (int i = 0; i < NFIELDS; i++)
+    for (int i = 0; i < SYMBOL; i++) /* which is one of the others */
         memcpy(record + type->fields[i].offset, &values[i], type->fields[i].size);
 }
 
@@ -629,8 +630,8 @@ static int is_row(const struct row *row, const char *how)
         const struct difference *d = difference_in(row, (enum counter)i);
         wanted[i] = d != NULL ? d->got : row->counts[i] == UINT64_MAX ? got[i] : row->counts[i];
         if (d != NULL && d->got != row->counts[i]) {
-            note("%s: %" PRIu64 ", KVM's own %" PRIu64 ": %s", columns[FIRST_COUNT + i].name,
-                d->got, row->counts[i], d->reason);
+            note("%s: %" PRIu64 ", KVM's own %" PRIu64 ": %s",
+                counter_columns[FIRST_COUNT + i].name, d->got, row->counts[i], d->reason);
             named++;
         }
     }
@@ -790,7 +791,7 @@ static void report_to(uint64_t sums[NCOUNTERS], uint64_t end)
     read_until(UINT64_MAX);
     settle_exits(end);
     find_vcpus(true);
-    set_line(&line, "", g, vcpu_of(g, 0));
+    set_line(&line, "", g, vcpu_of(g, 0), 0);
     for (int i = 0; i < NCOUNTERS; i++)
         sums[i] += (uint64_t)strtoull(line.cells[FIRST_COUNT + i], NULL, 10);
     end_interval();
@@ -902,6 +903,226 @@ static void test_doubt(void)
     guest_of(TID)->alive = false;
     settle_exits(DOUBT + 3);
     ok(counts_of(TID, 0)[EPTV] == 1, "or at once, when the guest is gone");
+}
+
+/*
+ * Keys (-e).
+ */
+
+/* The key of vCPU 0 of TID with the given id; all 0 if there is none. */
+static struct key key_at(uint64_t id)
+{
+    const struct tally *t = &vcpu_of(guest_of(TID), 0)->tally;
+
+    for (size_t i = 0; i < t->nkeys; i++) {
+        if (t->keys[i].id == id)
+            return t->keys[i];
+    }
+    return (struct key){.id = id};
+}
+
+/* A host of 3 CPUs, whose events are those that a table needs, with a thread TID. */
+static void make_table(enum table table)
+{
+    make_host(HARDWARE, 3);
+    options.table = table;
+    memset(event_of_id, 0, sizeof(event_of_id));
+    choose_events(false);
+    add_thread(TID, TID, UNKNOWN);
+    trace.gap = 0;
+}
+
+/* Tests count, number of times, and sum, least and greatest of these, of a key. */
+static void is_key(uint64_t id, const uint64_t wanted[5], const char *name)
+{
+    struct key k = key_at(id);
+
+    if (!ok(k.count == wanted[0] && k.timed == wanted[1] && k.total == wanted[2] &&
+                k.min == wanted[3] && k.max == wanted[4],
+            "%s", name))
+        note("got %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, k.count, k.timed,
+            k.total, k.min, k.max);
+}
+
+/* From an exit to the entry of the same vCPU. */
+static void test_exit_times(void)
+{
+    struct sent hlt = vmx_exit(TID, 0, 12), io = vmx_exit(TID, 0, 30), other = vmx_exit(TID, 1, 12);
+    struct sent entry = {KVM_ENTRY, TID, {[VCPU_ID] = 0}},
+                entry1 = {KVM_ENTRY, TID, {[VCPU_ID] = 1}};
+
+    for (int cpu = 0; cpu < 2; cpu++) {
+        make_table(VMEXIT);
+        put(cpu, 100, &hlt);
+        put(1 - cpu, 150, &entry);
+        put(1 - cpu, 200, &io);
+        put(cpu, 203, &entry);
+        put(cpu, 300, &hlt);
+        put(cpu, 310, &entry);
+        read_until(UINT64_MAX);
+        is_key(
+            12, (uint64_t[]){2, 2, 60, 10, 50}, "an exit's time ends with the entry, on any CPU");
+        is_key(30, (uint64_t[]){1, 1, 3, 3, 3}, "each reason has its own");
+    }
+    make_table(VMEXIT);
+    put(0, 50, &entry);
+    put(0, 100, &hlt);
+    put(0, 120, &other);
+    put(0, 130, &entry1);
+    put(0, 150, &entry);
+    put(0, 160, &hlt);
+    read_until(UINT64_MAX);
+    is_key(12, (uint64_t[]){2, 1, 50, 50, 50},
+        "one thread runs two vCPUs: each exit ends with its own vCPU's entry; the last one has no "
+        "end");
+    clear_counts();
+    put(2, 1160, &entry);
+    read_until(UINT64_MAX);
+    is_key(12, (uint64_t[]){0, 1, 1000, 1000, 1000},
+        "an exit that lasts counts when it began, its time when it ended");
+    for (int cpu = 0; cpu < 3; cpu++) {
+        make_table(VMEXIT);
+        put(0, 100, &hlt);
+        lose(cpu, 3);
+        put(cpu, 120, &entry);
+        put(1, 130, &io);
+        put(1, 140, &entry);
+        read_until(UINT64_MAX);
+        is_key(12, (uint64_t[]){1, 0, 0, 0, 0}, "events lost in between: no time is made up");
+        is_key(30, (uint64_t[]){1, 1, 10, 10, 10}, "and times go on after that");
+    }
+}
+
+/* Where there is no kvm_entry: up to the load of the guest's FPU. */
+static void test_user_exit_times(void)
+{
+    struct sent hlt = {KVM_USERSPACE_EXIT, TID, {[REASON] = KVM_EXIT_HLT}};
+    struct sent unload = {KVM_FPU, TID, {[LOAD] = 0}}, load = {KVM_FPU, TID, {[LOAD] = 1}};
+
+    make_table(VMEXIT);
+    memset(event_of_id, 0, sizeof(event_of_id));
+    choose_events(true);
+    (*thread_slot(TID))->vcpu = vcpu_of(guest_of(TID), 0);
+    put(0, 100, &hlt);
+    put(0, 110, &unload);
+    put(0, 150, &load);
+    put(0, 170, &unload);
+    put(0, 180, &load);
+    read_until(UINT64_MAX);
+    find_vcpus(true);
+    is_key(KVM_EXIT_HLT, (uint64_t[]){1, 1, 50, 50, 50},
+        "user space has the guest until its FPU is loaded");
+}
+
+/* Times of MMIO and port I/O are perf-kvm's. */
+static void test_device_times(void)
+{
+    struct sent exit = vmx_exit(TID, 0, 48), entry = {KVM_ENTRY, TID, {[VCPU_ID] = 0}};
+    struct sent unsatisfied = {KVM_MMIO, TID, {[TYPE] = 0, [GPA] = 0x1000}};
+    struct sent read = {KVM_MMIO, TID, {[TYPE] = MMIO_READ, [GPA] = 0x1000}};
+    struct sent write = {KVM_MMIO, TID, {[TYPE] = MMIO_WRITE, [GPA] = 0x1000}};
+    struct sent out = {KVM_PIO, TID, {[PORT] = 0x3f8, [RW] = 1}};
+
+    make_table(MMIO);
+    put(0, 100, &exit);
+    put(0, 101, &unsatisfied);
+    put(1, 130, &read);
+    put(1, 131, &read);
+    put(1, 140, &entry);
+    put(1, 200, &exit);
+    put(0, 205, &write);
+    put(0, 215, &write);
+    put(2, 240, &entry);
+    read_until(UINT64_MAX);
+    is_key(0x2000, (uint64_t[]){2, 1, 30, 30, 30},
+        "a read lasts from the exit to kvm_mmio, once an exit");
+    is_key(0x2001, (uint64_t[]){2, 1, 25, 25, 25}, "a write from the last kvm_mmio to the entry");
+    make_table(IOPORT);
+    put(0, 100, &out);
+    put(1, 117, &entry);
+    put(1, 130, &entry);
+    read_until(UINT64_MAX);
+    is_key(0x3f8 << 1 | 1, (uint64_t[]){1, 1, 17, 17, 17}, "port I/O from kvm_pio to the entry");
+}
+
+/* More keys than are kept apart. */
+static void test_many_keys(void)
+{
+    enum { KEYS = 20000, HOT = 1000 };
+    struct sent write = {KVM_MMIO, TID, {[TYPE] = MMIO_WRITE, [VCPU_ID] = 0}};
+    struct sent entry = {KVM_ENTRY, TID, {[VCPU_ID] = 0}};
+    const struct tally *t;
+    uint64_t time = 1, count = 0;
+    size_t most = 0;
+
+    make_table(MMIO);
+    put(0, time++, &entry);
+    for (int i = 0; i < KEYS; i++) {
+        write.values[GPA] = 0x100000 + chance() % (1u << 30);
+        put(0, time++, &write);
+        write.values[GPA] = 0xfee000b0;
+        if (i % (KEYS / HOT) == 0)
+            put(0, time++, &write);
+        if (i % 100 == 0) {
+            read_until(UINT64_MAX);
+            t = &vcpu_of(guest_of(TID), 0)->tally;
+            most = t->nkeys > most ? t->nkeys : most;
+        }
+    }
+    read_until(UINT64_MAX);
+    t = &vcpu_of(guest_of(TID), 0)->tally;
+    for (size_t i = 0; i < t->nkeys; i++)
+        count += t->keys[i].count;
+    ok(count == KEYS + HOT, "20000 addresses: nothing is lost");
+    ok(most <= MAX_KEYS && t->nkeys > MAX_KEYS / 2 - 2, "and at most %u rows are kept", MAX_KEYS);
+    ok(key_at(0xfee000b0ull << 1 | 1).count >= HOT - 1, "the frequent one has its own");
+    ok(key_at(OTHER_KEYS).count != 0, "and the rest is in the row other");
+    clear_counts();
+    ok(t->keys == NULL && t->nkeys == 0, "the next interval starts without them");
+}
+
+/* Tests the names that a print fmt gives to the numbers 1 and 2, and to the second table's 5. */
+static void is_symbols(const char *print, const char *wanted, const char *name)
+{
+    char *boxed_print = boxed_text(print, strlen(print)), got[256] = "", key[64];
+    const uint64_t ids[] = {1, 2, 5 | UINT64_C(1) << 63};
+
+    options.table = VMEXIT;
+    symbols[0].n = symbols[1].n = 0;
+    parse_symbols(boxed_print);
+    for (size_t i = 0; i < SIZE(ids); i++) {
+        key_name(ids[i], key, sizeof(key));
+        snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%s", i == 0 ? "" : " ", key);
+    }
+    is_text(got, wanted, name);
+    free(boxed_print);
+}
+
+static void test_symbols(void)
+{
+#define X "print fmt: \"%s\", __print_symbolic(REC->x, "
+    clear();
+    is_symbols(X "{ 1, \"A\" }, { 0x2, \"B\" }), __print_symbolic(REC->y & 0xff, { 5, \"C\" })",
+        "A B C", "names are those of print fmt");
+    is_symbols(X "{(1), \"A\"}, {1 + 1, \"B\"}) {5, \"C\"}", "A B 0x5",
+        "a number may be in parentheses, or a sum");
+    is_symbols(X "{ 1, \"A\" \"B\" }, { 2 , \"C\"  \"D\" \"E\" })", "AB CDE 0x5",
+        "a name may be of several strings");
+    is_symbols(X "{ 7, \"A\" })", "0x1 0x2 0x5", "a number without a name is shown itself");
+    is_symbols(X "{ BIT(1), \"A\" }, { 2, \"B\" })", "0x1 B 0x5", "what is no number is left out");
+    is_symbols("print fmt: \"%d\", REC->x", "0x1 0x2 0x5", "there may be no names");
+    is_symbols(X "{ 1, \""
+                 "0123456789012345678901234567890123456789"
+                 "\" })",
+        "012345678901234567890123456789012345678 0x2 0x5", "a long name is cut");
+    static const char *const damaged[] = {X, X "{", X "{ 1", X "{ 1,", X "{ 1, \"", X "{ 1, \"A",
+        X "{ 1, \"A\"", X "{}", X "{ 1 + ", X "{{{{", "__print_symbolic(", ""};
+    for (size_t i = 0; i < SIZE(damaged); i++)
+        is_symbols(damaged[i], "0x1 0x2 0x5", "a table that ends too soon");
+#undef X
+    free(symbols[0].list);
+    free(symbols[1].list);
+    memset(symbols, 0, sizeof(symbols));
 }
 
 /* Exits where there is no kvm_exit. */
@@ -1042,19 +1263,19 @@ static enum counter column_of(const struct sent *e)
     *t = fresh;
     t->tid = TID;
     t->guest = g;
-    t->counts = t->pending;
+    t->tally = &t->pending;
     encode(e, record);
     /* With a vCPU's number in the event the counts are the vCPU's at once. */
-    memset(vcpu_of(g, 0)->counts, 0, sizeof(t->pending));
+    memset(&vcpu_of(g, 0)->tally, 0, sizeof(struct tally));
     count(&s);
     settle_exit(t);
     for (int i = 0; i < NCOUNTERS; i++) {
-        sum += t->counts[i];
-        if (i != EXITS && t->counts[i] != 0)
+        sum += t->tally->counts[i];
+        if (i != EXITS && t->tally->counts[i] != 0)
             found = (enum counter)i;
     }
     /* One exit, one column at most: anything else is none of the counters. */
-    return t->counts[EXITS] == 1 && sum == 1 + (found != NCOUNTERS) ? found : EXITS;
+    return t->tally->counts[EXITS] == 1 && sum == 1 + (found != NCOUNTERS) ? found : EXITS;
 }
 
 /* Tests that all codes up to last are in the columns of the table; e's field is the code. */
@@ -2132,18 +2353,18 @@ static void test_rows(void)
     is_rows("1700000000", true, "      time " HEAD "\n", "also with -T");
     v = add_vcpu(99, 0);
     for (int i = 0; i < NCOUNTERS; i++)
-        v->counts[i] = (uint64_t)i + 1;
+        v->tally.counts[i] = (uint64_t)i + 1;
     is_rows("", true,
         HEAD "\n    99    0 |      1 :      2      3      4      5      6 |      7      8      9\n",
         "a row has the counters in the order of the columns");
     is_rows("", false,
         "    99    0 |      1 :      2      3      4      5      6 |      7      8      9\n",
         "one row has no header but in its turn");
-    memset(v->counts, 0, sizeof(v->counts));
+    memset(&v->tally, 0, sizeof(v->tally));
     is_rows("", false, "    99    0" ZEROS "\n", "a vCPU that does nothing has a row");
     add_vcpu(99, 10);
     add_vcpu(99, 2);
-    add_vcpu(8, UNKNOWN)->counts[EMUL] = 1;
+    add_vcpu(8, UNKNOWN)->tally.counts[EMUL] = 1;
     add_vcpu(8, 255);
     vcpu_of(guest_of(8), 1); /* of a virtual machine that is gone */
     is_rows("", false,
@@ -2151,11 +2372,11 @@ static void test_rows(void)
              "      0      1      0\n    99    0" ZEROS "\n    99    2" ZEROS "\n    99   10" ZEROS
              "\n",
         "rows are in order of pid and vCPU, ? last, under a header");
-    add_vcpu(8, UNKNOWN)->counts[EMUL] = 0;
+    add_vcpu(8, UNKNOWN)->tally.counts[EMUL] = 0;
     guest_of(99)->alive = false;
     is_rows("", false, "     8  255" ZEROS "\n",
         "the vCPU ? and guests that are gone have a row if they counted");
-    vcpu_of(guest_of(99), 2)->counts[EPTV] = 1;
+    vcpu_of(guest_of(99), 2)->tally.counts[EPTV] = 1;
     int pids[] = {7, 99};
     options.pids = pids;
     options.npids = SIZE(pids);
@@ -2173,7 +2394,7 @@ static void test_row_options(void)
 {
     clear();
     options.no_header = true;
-    add_vcpu(99, 0)->counts[EXITS] = 5;
+    add_vcpu(99, 0)->tally.counts[EXITS] = 5;
     is_rows("", true, "99\t0\t5\t0\t0\t0\t0\t0\t0\t0\t0\n", "-H: a tab between fields, no header");
     is_rows("1700000000.50", true, "1700000000.50\t99\t0\t5\t0\t0\t0\t0\t0\t0\t0\t0\n",
         "-H -T: the time is the first field");
@@ -2201,9 +2422,9 @@ static void test_wide_rows(void)
         clear();
         struct vcpu *v =
             add_vcpu(wide == NCOUNTERS ? 4194303 : 1, wide == NCOUNTERS + 1 ? 1048575 : 0);
-        add_vcpu(2, 0)->counts[EXITS] = 1;
+        add_vcpu(2, 0)->tally.counts[EXITS] = 1;
         if (wide < NCOUNTERS)
-            v->counts[wide] = 1234567890123456789;
+            v->tally.counts[wide] = 1234567890123456789;
         char *got = rows("1700000000", true), *next;
         size_t length = strcspn(got, "\n"), nlines = 0;
         for (char *at = got; *at != '\0'; at = next) {
@@ -2237,6 +2458,11 @@ int main(int argc, char **argv)
     test_arm64_capture();
     test_mmio();
     test_doubt();
+    test_exit_times();
+    test_user_exit_times();
+    test_device_times();
+    test_many_keys();
+    test_symbols();
     test_user_exits();
     test_order();
     test_until();

@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# -e: what exits, MMIO and port I/O were for, and what they cost.
+. "$(dirname "$0")/lib.sh"
+live_host
+alone
+command -v trace-cmd >/dev/null || skip_all "needs trace-cmd"
+
+captures=$here/captures
+
+# count TABLE <EVENTS: of what trace-cmd report -N -t shows, by thread and key: the count,
+# then the least, the greatest and the mean time, in hundredths of a microsecond, by
+# perf-kvm's definition
+cat >"$tmp/count.pl" <<'END'
+use strict;
+use warnings;
+my $table = shift;
+my (%since, %open, %n, %times);
+
+sub ended {
+	my ($tid, $time) = @_;
+	push @{$times{$tid}{$open{$tid}}}, $time - $since{$tid};
+}
+while (<>) {
+	my ($tid, $s, $ns, $event, $rest) = /-(\d+)\s+\[\d+\]\s+(\d+)\.(\d{9}): (\w+):\s+(.*)/ or next;
+	my $time = $s * 1e9 + $ns;
+	my $key;
+	if ($event eq 'kvm_exit' && $table eq 'vmexit') {
+		$key = $rest =~ /reason (.*?) ?rip/ ? $1 : $rest =~ /^TRAP: .*\((\w+)\)/ ? $1 : $rest =~ /^(\w+)/ ? $1 : die;
+	} elsif ($event eq 'kvm_exit' && $table eq 'mmio') {
+		($open{$tid}, $since{$tid}) = (undef, $time);
+	} elsif ($event eq 'kvm_mmio' && $table eq 'mmio') {
+		my ($kind, $gpa) = $rest =~ /^mmio (\S+) len \d+ gpa (0x[0-9a-f]+)/ or die;
+		$key = "$gpa:W" if $kind eq 'write';
+		if ($kind eq 'read') {
+			$n{$tid}{"$gpa:R"}++;
+			if (defined $since{$tid} && !defined $open{$tid}) {
+				$open{$tid} = "$gpa:R";
+				ended($tid, $time);
+				$since{$tid} = undef;
+			}
+		}
+	} elsif ($event eq 'kvm_pio' && $table eq 'ioport') {
+		my ($kind, $port) = $rest =~ /^pio_(\w+) at (0x[0-9a-f]+)/ or die;
+		$key = "$port:" . ($kind eq 'read' ? 'in' : 'out');
+	} elsif ($event eq 'kvm_entry') {
+		ended($tid, $time) if defined $since{$tid} && defined $open{$tid};
+		$since{$tid} = undef;
+	}
+	if (defined $key) {
+		$n{$tid}{$key}++;
+		($open{$tid}, $since{$tid}) = ($key, $time);
+	}
+}
+for my $tid (keys %n) {
+	for my $key (keys %{$n{$tid}}) {
+		my @t = sort { $a <=> $b } @{$times{$tid}{$key} // []};
+		my $sum = 0;
+		$sum += $_ for @t;
+		my @show = @t ? map { sprintf('%d.%02d', $_ / 1000, $_ / 10 % 100) } map { int } $t[0], $t[-1], $sum / @t :
+			('-') x 3;
+		print join("\t", $tid, $key, $n{$tid}{$key}, @show), "\n";
+	}
+}
+END
+
+# keys FILE TABLE: the same as kvmstat has it, by thread, too
+keys() {
+	awk -F'\t' -v OFS='\t' -v file="${1##*/}" 'NR == FNR { if ($1 == file) tid[$2, $3] = $4; next }
+		$3 != "-" { print tid[$1, $2], $3, $4, $7, $8, $9 }' "$captures/kvm-counts.tsv" \
+		<("$kvmstat" -H -e "$2" -r "$1" 2>/dev/null) | sort
+}
+lines=0
+for file in "$captures"/*.dat; do
+	for table in vmexit mmio ioport; do
+		[[ ${file##*/} != arm64* || $table != ioport ]] || continue
+		trace-cmd report -N -q -t -i "$file" 2>/dev/null | perl "$tmp/count.pl" $table | sort >"$tmp/want"
+		keys "$file" $table >"$tmp/got"
+		what="counts and times are those of the events that trace-cmd shows"
+		if [[ $file = *overrun* ]]; then
+			what="counts are those of the events that trace-cmd shows"
+			cut -f1-3 "$tmp/want" >"$tmp/want3"
+			mv "$tmp/want3" "$tmp/want"
+			cut -f1-3 "$tmp/got" >"$tmp/got3"
+			mv "$tmp/got3" "$tmp/got"
+		fi
+		is "$(cat "$tmp/got")" "$(cat "$tmp/want")" "${file##*/}, -e $table: $what"
+		lines=$((lines + $(wc -l <"$tmp/want")))
+	done
+	is "$("$kvmstat" -H -e vmexit -r "$file" 2>/dev/null | awk -F'\t' '{ n[$1 " " $2] += $4 }
+		END { for (k in n) print k, n[k] }' | sort)" \
+		"$("$kvmstat" -H -r "$file" 2>/dev/null | awk -F'\t' '{ print $1, $2, $3 }' | sort)" \
+		"${file##*/}: they are together the usual table's exits"
+	is "$("$kvmstat" -H -e vmexit -r "$file" 0.01 2>/dev/null | awk -F'\t' '{ n[$1 " " $2 " " $3] += $4 }
+		END { for (k in n) if (n[k]) print k, n[k] }' | sort)" \
+		"$("$kvmstat" -H -e vmexit -r "$file" 2>/dev/null | awk -F'\t' '{ print $1 " " $2 " " $3, $4 }' | sort)" \
+		"and short intervals have together what the whole has"
+done
+[ "$lines" -gt 80 ]
+ok $? "many rows were compared ($lines)"
+
+file=$captures/svm-6.1-mix2.dat
+is "$("$kvmstat" -e vmexit -p 759 -r "$file" | head -n 4)" "\
+   pid vcpu | vmexit            count  count%   time%   min us   max us   avg us
+   759    0 | npf                 270   37.44   67.84    28.47  4325.26   115.41
+   759    0 | io                  201   27.87   22.13    21.47  4418.68    50.84
+   759    0 | cpuid               100   13.86    2.64    11.14    23.79    12.13" "the table"
+is "$("$kvmstat" -H -e vmexit -k time -r "$captures/vmx-6.1-mix2irq.dat" | head -n 2 | cut -f3,4,6 | xargs)" \
+	"HLT 14 33.24 PREEMPTION_TIMER 47 26.13" "-k time: the most costly first"
+is "$("$kvmstat" -H -e vmexit -k count -r "$captures/vmx-6.1-mix2irq.dat" | head -n 1 | cut -f3,4 | xargs)" \
+	"EPT_MISCONFIG 150" "-k count: the most frequent first"
+"$kvmstat" -H -e ioport -r "$captures/arm64-6.1-mix2.dat" >"$tmp/out" 2>"$tmp/err"
+is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $captures/arm64-6.1-mix2.dat: has no kvm/kvm_pio (record with \
+trace-cmd record -e kvm)" "what a recording has no events for is said"
+
+# A host of its own.
+start_guest idle -P -v 2
+idle=$pid
+start_guest known -d -w -v 2 -n 300 -l oiimrw -N -name guest=web
+known=$pid known_in=$hold
+for table in vmexit mmio ioport; do
+	start "$table" "$kvmstat" -H -n -e $table -w "$tmp/$table.dat" 0.1
+	eval "$table=\$pid"
+	until_true 10 tracing "$pid"
+	enabled=$(cd "$instances/kvmstat.$pid/events" && grep -l 1 ./kvm/*/enable | cut -d/ -f3 | xargs)
+	if software_backend; then
+		case $table in
+		vmexit) want='kvm_emulate_insn kvm_fpu kvm_inj_virq kvm_userspace_exit' ;;
+		mmio) want=kvm_mmio ;;
+		ioport) want=kvm_pio ;;
+		esac
+	else
+		case $table in
+		vmexit) want='kvm_entry kvm_exit' ;;
+		mmio) want='kvm_entry kvm_exit kvm_mmio' ;;
+		ioport) want='kvm_entry kvm_pio' ;;
+		esac
+	fi
+	is "$enabled" "$want" "-e $table enables what it needs, and no other event"
+done
+echo >&"$known_in"
+until_true 20 test -s "$tmp/known.out"
+sleep 0.4
+for table in vmexit mmio ioport; do
+	end "${!table}"
+	is "$status$(cat "$tmp/$table.err")" 143 "-e $table: it went on to the end"
+	is "$("$kvmstat" -H -n -e $table -r "$tmp/$table.dat" 0.1 | head -n "$(wc -l <"$tmp/$table.out")")" \
+		"$(cat "$tmp/$table.out")" "-r of what -w recorded: the same rows"
+	is "$(awk -F'\t' -v p="$idle" '$1 == p { print $2, $3, $4, $5, $6, $7, $8, $9, $10 }' "$tmp/$table.out" | sort -u)" \
+		$'0 - 0 0.00 0.00 0.00 0.00 0.00 guest\n1 - 0 0.00 0.00 0.00 0.00 0.00 guest' \
+		"-e $table: a vCPU that does nothing has one row, of zeros"
+done
+
+# known TABLE: of the known guest, vCPU, key and count
+known() {
+	awk -F'\t' -v p="$known" '$1 == p && $10 == "web" && $3 != "-" { n[$2 " " $3] += $4 }
+		END { for (k in n) print k, n[k] }' "$tmp/$1.out" | sort
+}
+is "$(known ioport)" "$(printf '%s 0x10:in 600\n%s 0x10:out 300\n%s 0x30:out 1\n' 0 0 0 1 1 1)" \
+	"-e ioport: ports and directions"
+is "$(known mmio)" "$(printf '%s 0xd0000:R 300\n%s 0xd0000:W 300\n%s 0xd0fff:W 300\n%s 0xd1000:W 300\n' \
+	0 0 0 0 1 1 1 1)" \
+	"-e mmio: addresses, reads and writes"
+if software_backend; then
+	is "$(known vmexit)" "$(printf '%s KVM_EXIT_IO 901\n%s KVM_EXIT_MMIO 900\n' 0 0 1 1)" \
+		"-e vmexit: KVM_EXIT reasons, and how often"
+	is "$(cut -f7 "$tmp/ioport.out" "$tmp/mmio.out" | sort -u | xargs)" "- 0.00" \
+		"times that nothing tells are not made up"
+	# Asleep 5 ms in user space at each HLT: that is what it costs, and never less.
+	end "$known"
+	start_guest sleeper -n 0 -l ooh -s 5000
+	sleeper=$pid
+	"$kvmstat" -H -e vmexit -k time -p "$sleeper" 1 1 >"$tmp/out"
+	awk -F'\t' 'NR == 1 { exit !($3 == "KVM_EXIT_HLT" && $6 > 80 && $7 >= 5000 && $9 >= 5000 && $8 >= $9) }' "$tmp/out"
+	ok $? "-e vmexit: a time is that from the exit until user space goes on ($(head -n 1 "$tmp/out" | cut -f3-))"
+	awk -F'\t' 'NR == 2 { exit !($3 == "KVM_EXIT_IO" && $7 > 0 && $9 < 2000) }' "$tmp/out"
+	ok $? "and of each reason its own"
+fi
+done_testing
