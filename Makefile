@@ -29,13 +29,18 @@ bench: all tests/guest
 	tests/bench
 	tests/bench-read
 
+# Beside perf kvm stat live, on the AMD host
+bench-amd: all tests/guest
+	tests/bench-amd
+
 demo: all tests/guest
 	tests/demo
 
 lint:
 	clang-format --dry-run --Werror kvmstat.c tests/*.c
 	mandoc -Tlint -Wstyle kvmstat.1
-	shellcheck tests/check tests/bench tests/demo tests/amd-init .ci/run
+	shellcheck tests/check tests/bench tests/demo tests/amd-init tests/amd-machine tests/bench-amd \
+		tests/bench-amd-init .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -50,4 +55,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/guest tests/unit tests/build
 
-.PHONY: all check check-amd bench demo lint install uninstall clean
+.PHONY: all check check-amd bench bench-amd demo lint install uninstall clean

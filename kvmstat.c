@@ -1974,14 +1974,18 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 static uint64_t exit_key(const struct event_type *type, const struct record *r)
 {
     const struct field *f = type->fields;
-    uint64_t reason = field_value(r, f[SYMBOL]), second = UINT64_C(1) << 63;
+    uint64_t second = UINT64_C(1) << 63, reason;
 
-    if (f[ESR_EC].size != 0)
+    if (f[ESR_EC].size != 0) {
+        reason = field_value(r, f[RET]);
         return (reason & 0xff) == ARM64_TRAP ? field_value(r, f[ESR_EC]) | second
                                              : reason & ~(uint64_t)ARM64_SERROR;
-    if (f[ISA].size != 0)
+    }
+    if (f[ISA].size != 0) {
+        reason = field_value(r, f[EXIT_REASON]);
         return field_value(r, f[ISA]) == 1 ? reason & 0xffff : reason | second;
-    return reason & ~second;
+    }
+    return field_value(r, f[SYMBOL]) & ~second; /* another architecture: what it has names for */
 }
 
 static void key_exit(struct thread *t, const struct event_type *type, struct stream *s)

@@ -2,61 +2,13 @@
 # An AMD host: in a machine that QEMU emulates, processor and all, Debian's kernel has a
 # real kvm_amd, and kvmstat reports the guests that run there (tests/amd-init).
 . "$(dirname "$0")/lib.sh"
-for tool in qemu-system-x86_64 busybox cpio apt-get dpkg-deb trace-cmd; do
-	command -v "$tool" >/dev/null || skip_all "needs $tool"
-done
-cache=$here/build/amd
-modules=(irqbypass kvm kvm-amd)
+. "$here/amd-machine"
 
-# fetch: the kernel and its modules for KVM from Debian's package, not installed, to the cache
-fetch() {
-	local package module
-	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-	(cd "$tmp" && apt-get -q download "$package") && dpkg-deb -x "$tmp"/linux-image-*.deb "$tmp/deb" || return
-	mkdir -p "$cache"
-	for module in "${modules[@]}"; do
-		cp "$(find "$tmp/deb" -name "$module.ko")" "$cache" || return
-	done
-	cp "$tmp"/deb/boot/vmlinuz-* "$cache/vmlinuz.new" && mv "$cache/vmlinuz.new" "$cache/vmlinuz"
-}
-[ -e "$cache/vmlinuz" ] || fetch >"$tmp/fetch" 2>&1 || {
-	note "$(cat "$tmp/fetch")"
-	skip_all "needs the package linux-image-cloud-amd64, which could not be downloaded (apt-get update?)"
-}
-
-# put FILE NAME: puts a program and its libraries into the machine
-put() {
-	local library
-	cp "$1" "$tmp/root/bin/$2"
-	ldd "$1" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
-		mkdir -p "$tmp/root${library%/*}"
-		cp "$library" "$tmp/root$library"
-	done
-}
-mkdir -p "$tmp"/root/{bin,dev,mnt,proc,sys}
-put "$kvmstat" kvmstat
-put "$guest" guest
-put "$(command -v busybox)" busybox
-put "$(command -v trace-cmd)" trace-cmd
+make_machine amd-init trace-cmd
 sed -n 's/^    \$ \(trace-cmd record .*\) sleep 60$/\1/p' "$top/README.md" >"$tmp/root/record"
-for module in "${modules[@]}"; do
-	cp "$cache/$module.ko" "$tmp/root"
-done
-cp "$here/amd-init" "$tmp/root/init"
-(cd "$tmp/root" && find . | cpio -o -H newc --quiet) >"$tmp/initrd"
-
-ended() {
-	! kill -0 "$1" 2>/dev/null
-}
-
-start qemu qemu-system-x86_64 -machine q35 -accel tcg,thread=single -cpu EPYC,-cx16 -smp 2 -m 512 \
-	-nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" \
-	-initrd "$tmp/initrd" -serial "file:$tmp/console" -serial "file:$tmp/results.tar" \
-	-append "console=ttyS0 panic=-1 mitigations=off nokaslr"
-until_true 120 ended "$pid" || end "$pid"
-mkdir "$tmp/results"
-cd "$tmp/results" && tar -x -f "$tmp/results.tar" 2>/dev/null
+run_machine
 status=$?
+cd "$tmp/results" || exit 1
 ok $status "the machine ran to its end, within two minutes"
 [ $status -eq 0 ] || {
 	note "$(cat "$tmp/qemu.err")"
