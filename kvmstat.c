@@ -282,7 +282,7 @@ struct event_type {
 /* A name that the kernel has for a reason to exit. */
 struct symbol {
     uint64_t value; /* the reason */
-    char name[40];  /* its name */
+    char name[40];  /* its name, of printable characters */
 };
 
 /* How an exit reason is counted. */
@@ -404,8 +404,8 @@ static const struct column key_columns[NKEYCOLUMNS] = {
     [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
     [COLUMN_KEY] = {NULL, -15, '|', NULL},
     [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
-    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU"},
-    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in the time of the vCPU's rows"},
+    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows"},
+    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times"},
     [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
     [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
     [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
@@ -905,7 +905,7 @@ static const char *next_symbol(const char *s, struct symbol *symbol)
     for (s += strcspn(s, "\"}"); *s == '"'; s += strspn(s, " ")) {
         for (s++; *s != '"' && *s != '\0'; s++) {
             if (size < sizeof(symbol->name) - 1)
-                symbol->name[size++] = *s;
+                symbol->name[size++] = *s >= ' ' && *s <= '~' ? *s : '?';
         }
         s += *s == '"';
     }
@@ -2185,7 +2185,7 @@ static void open_output(void)
     if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
         fail_output();
     if (!is_free())
-        fail("%s: no regular file (give -w another name)", output.name);
+        fail("%s: not a regular file (give -w another name)", output.name);
 }
 
 /* A new file in the recording's directory, of the given name; -1 with errno. */
@@ -3189,10 +3189,10 @@ static void take_magic(void)
     char s[16], version[16];
 
     if (input.size < sizeof(dat_magic))
-        fail("%s: no recording of trace-cmd or kvmstat", input.name);
+        fail("%s: not a recording of trace-cmd or kvmstat", input.name);
     take(s, strlen(dat_magic));
     if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
-        fail("%s: no recording of trace-cmd or kvmstat", input.name);
+        fail("%s: not a recording of trace-cmd or kvmstat", input.name);
     take_string(version, sizeof(version));
     if (strcmp(version, "7") == 0)
         fail(
@@ -3353,7 +3353,7 @@ static void take_table(uint64_t ncpus)
             continue;
         input.total += size;
         if (at > input.size || size > input.size - at || input.total > input.size)
-            fail_input("sub-buffers behind the end of the file, or twice in it");
+            fail_input("sub-buffers past the end of the file, or twice in it");
         if (size % trace.page.size != 0)
             fail_input("a part of a sub-buffer");
         trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
@@ -3414,7 +3414,7 @@ static void open_input(void)
     if (input.fd < 0 || fstat(input.fd, &st) != 0)
         fail("%s: %s (give -r a recording)", input.name, strerror(errno));
     if (!S_ISREG(st.st_mode))
-        fail("%s: no regular file (give -r a recording)", input.name);
+        fail("%s: not a regular file (give -r a recording)", input.name);
     input.size = (uint64_t)st.st_size;
     take_magic();
     take_formats();
@@ -3639,7 +3639,7 @@ static void set_key(struct line *line, const struct tally *t, const struct key *
     set_hundredths(line, COLUMN_AVERAGE, k->timed == 0 ? 0 : k->total / k->timed / 10, timed);
 }
 
-/* Row i of v, a vCPU of g, which has one for each key; NULL if it has only one. */
+/* The line of row i of v, a vCPU of g: the only one or, with -e, that of its key i. */
 static void set_line(
     struct line *line, const char *stamp, const struct guest *g, const struct vcpu *v, size_t i)
 {
@@ -3656,16 +3656,12 @@ static void set_line(
         set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
 }
 
-/* Appends a cell, printable text, in at least the given width; negative: text to the left. */
+/* Appends a cell in at least the given width; negative: text to the left. */
 static void put_cell(struct text *t, const char *cell, int width)
 {
-    char *text = printed(cell);
-    size_t size = strlen(text), least = (size_t)abs(width);
-
-    put_right(t, text, width < 0 ? size : least);
-    for (; width < 0 && size < least; size++)
+    put_right(t, cell, width < 0 ? 0 : (size_t)width);
+    for (size_t size = strlen(cell); width < 0 && size < (size_t)-width; size++)
         put_bytes(t, " ", 1);
-    free(text);
 }
 
 /* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
@@ -3880,16 +3876,16 @@ static _Noreturn void print_help(void)
     print_usage(stdout);
     printf("\nA row for each virtual CPU of this host, every interval (1 second, or the\n"
            "seconds given), count times or for ever.  The counts are the interval's.\n"
-           "With -r, of a recording's host: without interval, one report of it all.\n\n"
+           "With -r, of a recording's host, to its end: without interval, in one report.\n\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
-           "  -e  what exits, memory-mapped or port I/O were for, and what they cost\n"
+           "  -e  exits by reason, or memory-mapped or port I/O by address, and their times\n"
            "  -h  print this, and end\n"
            "  -H  for scripts: no header, one tab between fields\n"
            "  -k  order -e's rows by count (the default) or time\n"
            "  -n  add the guests' names\n"
            "  -p  only the virtual machines of these processes\n"
            "  -r  report what -w or trace-cmd recorded in this file\n"
-           "  -T  put the time first: d as ISO 8601, u as seconds since 1970\n"
+           "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
            "  -V  print the version, and end\n"
            "  -w  record in this file, as trace-cmd does, while reporting\n\n",
         DEFAULT_KIB);

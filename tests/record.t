@@ -162,7 +162,7 @@ refused "a link in a directory that others can write to" "$others" "$tmp/open/li
 refused "one to nothing" "$others" "$tmp/open/dangling"
 refused "one on the way" "$others" "$tmp/open/parent/x.dat"
 is "$(cat "$tmp/precious")" precious "what a link led to is as it was"
-not_regular='no regular file (give -w another name)'
+not_regular='not a regular file (give -w another name)'
 refused "a FIFO" "$not_regular" "$tmp/private/fifo"
 refused "a device" "$not_regular" "$tmp/private/null"
 refused "a directory" "$not_regular" "$tmp/private/dir"
@@ -228,11 +228,11 @@ edit() {
 }
 damaged='(damaged: copy or record it again)'
 : >"$tmp/empty"
-says "no recording of trace-cmd or kvmstat" "$tmp/empty"
-says "no recording of trace-cmd or kvmstat" "$here/lib.sh"
+says "not a recording of trace-cmd or kvmstat" "$tmp/empty"
+says "not a recording of trace-cmd or kvmstat" "$here/lib.sh"
 says "No such file or directory (give -r a recording)" "$tmp/nothing"
-says "no regular file (give -r a recording)" "$tmp"
-says "no regular file (give -r a recording)" "$tmp/private/fifo"
+says "not a regular file (give -r a recording)" "$tmp"
+says "not a regular file (give -r a recording)" "$tmp/private/fifo"
 edit big-endian.dat 'substr($_, 12, 1) = "\1"'
 says "recorded on a host of the other byte order (report it on one like that)" "$tmp/big-endian.dat"
 edit version7.dat 's/tracing6/tracing7/'
@@ -250,10 +250,10 @@ like "$("$kvmstat" -r "$tmp/cpus.dat" 2>&1)" "^kvmstat: $tmp/cpus.dat: byte [0-9
 edit header.dat 'substr($_, 31, 8) = "\xff" x 8'
 says "byte 38: longer than it can be $damaged" "$tmp/header.dat"
 edit behind.dat 'substr($_, $end + 10, 8) = pack("Q", 1 << 62)'
-like "$("$kvmstat" -r "$tmp/behind.dat" 2>&1)" "byte [0-9]+: sub-buffers behind the end of the file, or twice" \
+like "$("$kvmstat" -r "$tmp/behind.dat" 2>&1)" "byte [0-9]+: sub-buffers past the end of the file, or twice" \
 	"-r of sub-buffers that are not there"
 edit twice.dat 'substr($_, $end + 26, 16) = substr($_, $end + 10, 16); substr($_, 300000) = ""'
-like "$("$kvmstat" -r "$tmp/twice.dat" 2>&1)" "byte [0-9]+: sub-buffers behind the end of the file, or twice" \
+like "$("$kvmstat" -r "$tmp/twice.dat" 2>&1)" "byte [0-9]+: sub-buffers past the end of the file, or twice" \
 	"-r of CPUs that share sub-buffers"
 edit guest.dat 's/(guest\0.{8})..../$1\xff\xff\xff\x7f/s'
 like "$("$kvmstat" -r "$tmp/guest.dat" 2>&1)" "byte [0-9]+: a number that cannot be" "-r of a guest of 2^31 vCPUs"
@@ -275,7 +275,7 @@ says "its trace clock, x86-tsc, does not tell nanoseconds (leave interval and -T
 is "$("$kvmstat" -H -r "$tmp/tsc.dat")" "$("$kvmstat" -H -r "$captures/svm-6.1-mix2.dat")" \
 	"without an interval its counts are right"
 printf '%s' $'name: \e[31m' >"$tmp/"$'esc\e[31m'
-is "$("$kvmstat" -r "$tmp/"$'esc\e[31m' 2>&1)" "kvmstat: $tmp/esc\\x1b[31m: no recording of trace-cmd or kvmstat" \
+is "$("$kvmstat" -r "$tmp/"$'esc\e[31m' 2>&1)" "kvmstat: $tmp/esc\\x1b[31m: not a recording of trace-cmd or kvmstat" \
 	"no control byte of a path reaches the terminal"
 
 # Cut anywhere, and with bytes changed: a report or one line, in time and in little memory.

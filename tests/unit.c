@@ -1109,6 +1109,7 @@ static void test_symbols(void)
     is_symbols(X "{ 1, \"A\" \"B\" }, { 2 , \"C\"  \"D\" \"E\" })", "AB CDE 0x5",
         "a name may be of several strings");
     is_symbols(X "{ 7, \"A\" })", "0x1 0x2 0x5", "a number without a name is shown itself");
+    is_symbols(X "{ 1, \"A\033[1m\t\" })", "A?[1m? 0x2 0x5", "no control byte is in a name");
     is_symbols(X "{ BIT(1), \"A\" }, { 2, \"B\" })", "0x1 B 0x5", "what is no number is left out");
     is_symbols("print fmt: \"%d\", REC->x", "0x1 0x2 0x5", "there may be no names");
     is_symbols(X "{ 1, \""
