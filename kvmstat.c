@@ -3581,9 +3581,13 @@ static void set_cell(struct line *line, int i, uint64_t value)
 /* Sets the cell of column i to hundredths, with two decimals; or to - if that is not known. */
 static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
 {
-    snprintf(line->room[i], sizeof(line->room[i]), "%" PRIu64 ".%02u", hundredths / 100,
-        (unsigned)(hundredths % 100));
-    line->cells[i] = known ? line->room[i] : "-";
+    char *decimals = line->room[i] + 20; /* where digits() ends */
+
+    line->cells[i] = known ? digits(hundredths / 100, line->room[i]) : "-";
+    *decimals++ = '.';
+    *decimals++ = (char)('0' + hundredths / 10 % 10);
+    *decimals++ = (char)('0' + hundredths % 10);
+    *decimals = '\0';
 }
 
 /* The name of the key with the given id, in buf, of the given size. */
@@ -3629,8 +3633,9 @@ static void set_key(struct line *line, const struct tally *t, const struct key *
     }
     bool timed = k == NULL || k->timed != 0;
     line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
+    if (k != NULL)
+        key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
     k = k == NULL ? &none : k;
-    key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
     set_cell(line, COLUMN_COUNT, k->count);
     set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, count), true);
     set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, time), timed);
