@@ -204,7 +204,7 @@ with more room)" "the same for a limit of file sizes"
 # It needs the room of the recording, not twice that.
 mount -o remount,size=64m "$tmp/disk"
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
-mount -o remount,size=$(($(stat -c %s "$tmp/disk/a.dat") / 1024 * 5 / 4))k "$tmp/disk"
+mount -o remount,size=$(($(stat -c %s "$tmp/disk/a.dat") / 1024 * 7 / 5))k "$tmp/disk"
 rm "$tmp/disk/a.dat"
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/disk/a.dat" | wc -l)" 03 "it needs little more room than the recording has"
