@@ -27,6 +27,7 @@ check-amd: all tests/guest
 # tests/bench builds tests/reader.c itself
 bench: all tests/guest
 	tests/bench
+	tests/bench-metrics
 	tests/bench-read
 
 # Beside perf kvm stat live, on the AMD host
@@ -39,7 +40,7 @@ demo: all tests/guest
 lint:
 	clang-format --dry-run --Werror kvmstat.c tests/*.c
 	mandoc -Tlint -Wstyle kvmstat.1
-	shellcheck tests/check tests/bench tests/demo tests/amd-init tests/amd-machine tests/bench-amd \
+	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine tests/bench-amd \
 		tests/bench-amd-init .ci/run
 
 install: all

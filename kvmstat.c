@@ -6,7 +6,8 @@
  * the kernel's kvm trace events in a tracefs instance of its own, reads each
  * CPU's raw buffer, puts the events in the order of their time stamps and counts
  * them by process and vCPU.  What it read it can save in trace-cmd's format, and
- * report later, on another host.  kvmstat(1) is the contract.
+ * report later, on another host; its counters it can give to Performance Co-Pilot.
+ * kvmstat(1) is the contract.
  *
  * Copyright (c) 2026 The kvmstat authors
  *
@@ -40,6 +41,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -50,7 +52,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define VERSION "1.1"
+#define VERSION "1.2"
 
 #define NSEC 1000000000u          /* nanoseconds a second */
 #define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
@@ -72,6 +74,8 @@
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
 #define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
+#define PID_VCPUS 255             /* -m: vCPUs of a process that its id tells apart in PCP */
+#define MIN_ROOM 64u              /* -m: vCPUs that the file has room for at first */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
@@ -167,11 +171,13 @@ struct tally {
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
-    long id;            /* its number, or UNKNOWN */
-    bool here;          /* a virtual machine has it now */
-    uint64_t first;     /* end of the first interval at whose end it was there; or 0 */
-    uint64_t last;      /* the same of the last one */
-    struct tally tally; /* its counts */
+    long id;                    /* its number, or UNKNOWN */
+    bool here;                  /* a virtual machine has it now */
+    int instance;               /* -m: its id in PCP; 0: none yet */
+    uint64_t first;             /* end of the first interval at whose end it was there; or 0 */
+    uint64_t last;              /* the same of the last one */
+    struct tally tally;         /* its counts */
+    uint64_t totals[NCOUNTERS]; /* -m: the same since it was first seen */
 };
 
 /* A process that has virtual machines, or had them when it was last heard of. */
@@ -184,6 +190,12 @@ struct guest {
     bool busy;           /* it had events in this interval */
     bool look;           /* one of its threads' vCPUs is being looked for */
     struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
+};
+
+/* A vCPU that is reported. */
+struct row {
+    const struct guest *guest; /* whose it is */
+    struct vcpu *vcpu;         /* it */
 };
 
 /* How a thread's last exit is counted. */
@@ -291,9 +303,83 @@ struct reason {
     enum counter counter; /* its column */
 };
 
+/*
+ * A memory mapped values (MMV) file of Performance Co-Pilot, version 3, as mmv(5)
+ * describes it.  Numbers are in host order, offsets in bytes from the file's start.
+ */
+struct mmv_header {
+    char magic[4];                /* "MMV" */
+    int32_t version;              /* 3 */
+    volatile uint64_t generation; /* a reader uses the file while both are equal and not 0, ... */
+    uint64_t generation_too;      /* ... and reads its structure anew when they changed */
+    int32_t ntocs;                /* entries of mmv_file.toc */
+    int32_t flags;                /* MMV_PROCESS */
+    int32_t pid;                  /* of kvmstat */
+    int32_t cluster;              /* MMV_CLUSTER */
+};
+
+/* Where the things of a type are. */
+struct mmv_toc {
+    int32_t type;    /* MMV_INDOMS and so on */
+    int32_t count;   /* how many */
+    uint64_t offset; /* of the first */
+};
+
+/* An instance domain: what vCPUs there are. */
+struct mmv_indom {
+    uint32_t serial;    /* MMV_SERIAL */
+    uint32_t count;     /* of its instances */
+    uint64_t instances; /* offset of the first */
+    uint64_t meaning;   /* offset of the short help text */
+    uint64_t help;      /* offset of the long one */
+};
+
+/* An instance: a vCPU. */
+struct mmv_instance {
+    uint64_t indom; /* offset of its domain */
+    uint32_t pad;   /* 0 */
+    int32_t id;     /* vcpu.instance */
+    uint64_t name;  /* offset of PID/VCPU */
+};
+
+/* What a metric is. */
+struct mmv_metric {
+    uint64_t name;    /* offset of what is behind "mmv.kvmstat." */
+    uint32_t item;    /* its number */
+    int32_t type;     /* MMV_U64 or MMV_STRING */
+    int32_t semantic; /* MMV_COUNTER and so on */
+    uint32_t unit;    /* MMV_NONE and so on */
+    int32_t indom;    /* MMV_SERIAL; -1 if it has one value only */
+    uint32_t pad;     /* 0 */
+    uint64_t meaning; /* offset of the short help text */
+    uint64_t help;    /* offset of the long one */
+};
+
+/* A value of a metric. */
+struct mmv_value {
+    volatile uint64_t value; /* it; that of a string is 0 */
+    uint64_t extra;          /* a string's offset */
+    uint64_t metric;         /* offset of its metric */
+    uint64_t instance;       /* offset of its instance; 0: it has none */
+};
+
+/* A label of an instance. */
+struct mmv_label {
+    uint32_t flags;  /* MMV_INSTANCE_LABEL */
+    uint32_t serial; /* MMV_SERIAL */
+    int32_t id;      /* the instance's */
+    char json[244];  /* {"guest":NAME} */
+};
+
+/* A text, with a NUL behind. */
+struct mmv_text {
+    char s[256]; /* its bytes */
+};
+
 /* What the user asked for. */
 static struct {
     bool no_header;    /* -H */
+    bool metrics;      /* -m */
     bool names;        /* -n */
     char stamp;        /* -T: `d', `u' or 0 */
     enum table table;  /* -e */
@@ -356,6 +442,21 @@ static struct {
     struct text guests;   /* the GUEST options of those that are gone */
 } output = {.dir = -1};
 
+/* The metrics that Performance Co-Pilot is given (-m). */
+static struct {
+    char *name;            /* the file's path, as it can be printed */
+    int dir;               /* its directory, or -1 */
+    dev_t dev;             /* with ino: the file that may be replaced; ours, or a dead kvmstat's */
+    ino_t ino;             /* 0 if there is none */
+    int fd;                /* the file; its lock tells that kvmstat lives */
+    struct mmv_file *file; /* it, in memory; NULL before */
+    size_t size;           /* bytes of it */
+    size_t room;           /* vCPUs that fit in that */
+    uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
+    int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
+    uint64_t lost;         /* events, since the start */
+} metrics = {.dir = -1, .fd = -1};
+
 /* Everything that is known of guests. */
 static struct {
     struct guest **guests;   /* in order of pid */
@@ -387,11 +488,12 @@ static const struct column counter_columns[NCOLUMNS] = {
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
-    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "of these: the guest halted"},
-    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "of these: an interrupt for the host came"},
-    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "of these: the guest can take an interrupt again"},
-    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "of these: port I/O"},
-    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "of these: memory-mapped I/O"},
+    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
+    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
+    [FIRST_COUNT +
+        IRQWX] = {"irqwx", 6, ' ', "exits because the guest can take an interrupt again"},
+    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
+    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
     [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
     [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
     [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
@@ -412,6 +514,88 @@ static const struct column key_columns[NKEYCOLUMNS] = {
 };
 
 static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
+
+/* mmv(5): what a number in the file means. */
+enum {
+    MMV_CLUSTER = 1086, /* any, but the same on all hosts, and no other program's */
+    MMV_SERIAL = 1,     /* of the only instance domain */
+    MMV_PROCESS = 2,    /* flag: valid while the process lives */
+    MMV_INSTANCE_LABEL = 32,
+    MMV_INDOMS = 1, /* types of a mmv_toc */
+    MMV_INSTANCES = 2,
+    MMV_METRICS = 3,
+    MMV_VALUES = 4,
+    MMV_TEXTS = 5,
+    MMV_LABELS = 6,
+    MMV_U64 = 3, /* types of a mmv_metric */
+    MMV_STRING = 6,
+    MMV_COUNTER = 1, /* semantics: it only grows, */
+    MMV_INSTANT = 3, /* goes up and down, */
+    MMV_DISCRETE = 4 /* or stays as it is */
+};
+enum { MMV_NONE = 0, MMV_COUNT = 0x00100000, MMV_NANOSECONDS = 0x01000000 }; /* units */
+
+/* The metrics of -m: the counters, then these, of which the vCPUs have the first. */
+enum { METRIC_NAME = NCOUNTERS, METRIC_VCPUS, METRIC_LOST, METRIC_INTERVAL, NMETRICS };
+enum { NVCPUMETRICS = METRIC_VCPUS };
+
+static const struct {
+    uint32_t item;       /* its number in PCP; not changed, and not used again, ever */
+    int32_t type;        /* mmv_metric.type */
+    int32_t semantic;    /* mmv_metric.semantic */
+    uint32_t unit;       /* mmv_metric.unit */
+    const char *name;    /* NULL: its column's */
+    const char *meaning; /* the same */
+    const char *help;    /* what the manual says beyond that */
+} metric_types[NMETRICS] = {
+    [EXITS] = {1, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "An exit whose reason has no column counts in exits only."},
+    [HALTX] = {2, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "A guest that halts has nothing to do until an interrupt comes."},
+    [IRQX] = {3, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The host's own timer makes some on each vCPU that runs."},
+    [IRQWX] = {4, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The hypervisor asked for such an exit, to be told when the guest can take an "
+        "interrupt that waits."},
+    [IOX] = {5, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The guest accessed a device by one of the processor's I/O ports."},
+    [MMIOX] = {6, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "An exit for memory-mapped I/O that the processor reports as a page table violation "
+        "counts in mmiox, not in eptv."},
+    [IRQS] = {7, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "Those that the hardware delivers without the hypervisor's help are not counted."},
+    [EMUL] = {8, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The hypervisor carried them out, in place of the processor."},
+    [EPTV] = {9, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The guest touched memory that the host had not mapped for it yet, or no longer."},
+    [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
+        "The name is the one that the monitor was given, else the process's."},
+    [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
+        "With -p, those of its processes."},
+    [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start",
+        "As long as it stays the same, the counters are exact."},
+    [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
+        "the interval of the reports", "Values are brought up to date once an interval."},
+};
+
+/* What comes first in the file of -m. */
+struct mmv_file {
+    struct mmv_header header;            /* it */
+    struct mmv_toc toc[6];               /* where the rest is */
+    struct mmv_indom indom;              /* the vCPUs */
+    struct mmv_metric metrics[NMETRICS]; /* in the order of metric_types */
+    struct mmv_text about[NMETRICS][3];  /* their names, short and long help texts */
+    struct mmv_text about_vcpus;         /* the instance domain's help text */
+};
+
+/* What follows in it: of each vCPU. */
+struct mmv_vcpus {
+    struct mmv_text *ids;           /* PID/VCPU ... */
+    struct mmv_text *names;         /* and, behind all of these, the guest's name */
+    struct mmv_label *labels;       /* the same as a label */
+    struct mmv_instance *instances; /* the instance */
+    struct mmv_value *values;       /* metric by metric, behind those that are no vCPU's */
+};
 
 /* By enum table: as -e names them, and what their key is. */
 static const struct {
@@ -1177,7 +1361,7 @@ static struct guest *guest_of(int pid)
         return world.guests[i];
     struct guest *g = create(sizeof(*g));
     g->pid = pid;
-    if (options.names || options.write != NULL)
+    if (options.names || options.metrics || options.write != NULL)
         g->name = name_of(pid);
     world.guests = grow(world.guests, world.nguests, sizeof(struct guest *));
     memmove(&world.guests[i + 1], &world.guests[i], (world.nguests - i) * sizeof(struct guest *));
@@ -1802,6 +1986,47 @@ static void forget_guests(void)
     world.nguests = kept;
 }
 
+/* Whether -p asks for process pid, or there is no -p. */
+static bool is_asked_for(int pid)
+{
+    for (size_t i = 0; i < options.npids; i++) {
+        if (options.pids[i] == pid)
+            return true;
+    }
+    return options.npids == 0;
+}
+
+/* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
+static bool has_row(const struct guest *g, const struct vcpu *v)
+{
+    bool counted = v->tally.nkeys != 0;
+
+    for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
+        counted |= v->tally.counts[i] != 0;
+    return is_asked_for(g->pid) && (counted || (g->alive && v->here));
+}
+
+/*
+ * Puts the rows of the vCPUs for which wanted() is true in t, in place of what was there;
+ * gives the first, and their number in *n.
+ */
+static const struct row *list_rows(
+    struct text *t, bool (*wanted)(const struct guest *, const struct vcpu *), size_t *n)
+{
+    t->size = 0;
+    reserve(t, sizeof(struct row));
+    for (size_t i = 0; i < world.nguests; i++) {
+        const struct guest *g = world.guests[i];
+        for (size_t j = 0; j < g->nvcpus; j++) {
+            struct row row = {.guest = g, .vcpu = g->vcpus[j]};
+            if (wanted(g, row.vcpu))
+                put_bytes(t, (const char *)&row, sizeof(row));
+        }
+    }
+    *n = t->size / sizeof(struct row);
+    return (const struct row *)(const void *)t->s;
+}
+
 /* Makes all counts ready for the next interval. */
 static void clear_counts(void)
 {
@@ -2414,7 +2639,407 @@ static void finish_recording(void)
 }
 
 /*
- * The tracefs instance.  All that kvmstat changes on the host is in this part.
+ * Metrics for Performance Co-Pilot (-m).  Its agent maps the file and reads it when it
+ * likes.  Counters are brought up to date in place; when vCPUs came or went, another
+ * file takes the place of the one before, which stays as it is: an agent that has just
+ * opened it and finds it invalid may crash pmcd (PCP 6.0).  The agent sees the new one by
+ * the directory's time, of which it looks at whole seconds (the same); so there is one
+ * more, in a later second, after the last change.  That helps also when a larger file
+ * was opened with the size of the one before.
+ */
+
+static const char mmv_name[] = "kvmstat", mmv_new_name[] = ".kvmstat"; /* agents skip dot files */
+
+/* Says that the file could not be made, as errno tells, and ends kvmstat. */
+static _Noreturn void fail_metrics(void)
+{
+    const char *remedy = "-m needs room there for its file";
+
+    if (errno == ENOENT)
+        remedy = "install Performance Co-Pilot, or set PCP_TMP_DIR";
+    else if (errno == EACCES || errno == EPERM)
+        remedy = "run as root";
+    fail("%s: %s (%s)", metrics.name, strerror(errno), remedy);
+}
+
+/* Where Performance Co-Pilot has its temporary files: as its own programs find it. */
+static const char *pcp_directory(void)
+{
+    static const char key[] = "\nPCP_TMP_DIR=";
+    static char text[1 << 16] = "\n";
+    const char *env = getenv("PCP_TMP_DIR"), *conf = getenv("PCP_CONF");
+
+    if (env != NULL && *env != '\0')
+        return env;
+    conf = conf != NULL ? conf : "/etc/pcp.conf";
+    metrics.name = printed(conf);
+    if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
+        fail_metrics();
+    char *dir = strstr(text, key);
+    if (dir == NULL)
+        fail("%s: no PCP_TMP_DIR (set it in the environment)", metrics.name);
+    free(metrics.name);
+    dir += strlen(key);
+    dir[strcspn(dir, "\r\n")] = '\0';
+    return dir;
+}
+
+/* Finds the directory of the file, before anything is traced. */
+static void open_metrics(void)
+{
+    char path[PATH_MAX], name[NAME_MAX];
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/mmv/.", pcp_directory()) >= sizeof(path))
+        fail("PCP_TMP_DIR: too long");
+    metrics.dir = open_parent(path, name);
+    path[strlen(path) - 2] = '\0';
+    metrics.name = printed(path);
+    if (metrics.dir < 0 && errno == ELOOP)
+        fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
+    if (metrics.dir < 0)
+        fail_metrics();
+}
+
+/* Whether st is that of a regular file of this user's. */
+static bool is_own(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_uid == geteuid();
+}
+
+/* Whether the file that may be replaced has the name; else, if there is none, errno is ENOENT. */
+static bool is_in_place(void)
+{
+    struct stat st;
+
+    if (fstatat(metrics.dir, mmv_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return false;
+    errno = EEXIST;
+    return is_own(&st) && st.st_dev == metrics.dev && st.st_ino == metrics.ino;
+}
+
+/*
+ * Finds what a kvmstat before this one left; ends kvmstat if that one lives, or the file
+ * is no kvmstat's.
+ */
+static void find_metrics(void)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET}; /* others can lock it for that */
+    struct mmv_header header;
+    struct stat st;
+
+    int fd = openat(metrics.dir, mmv_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return;
+    if (fd < 0 || fstat(fd, &st) != 0 || !is_own(&st) ||
+        read(fd, &header, sizeof(header)) != sizeof(header) ||
+        memcmp(header.magic, "MMV", 4) != 0 || header.cluster != MMV_CLUSTER ||
+        fcntl(fd, F_GETLK, &lock) != 0)
+        fail("%s/%s: not made by kvmstat (remove it)", metrics.name, mmv_name);
+    if (lock.l_type != F_UNLCK)
+        fail("%s/%s: kvmstat %d exports already (end that one, or leave -m out)", metrics.name,
+            mmv_name, (int)header.pid);
+    metrics.dev = st.st_dev;
+    metrics.ino = st.st_ino;
+    close(fd);
+}
+
+/* Which vCPUs are instances: those with a row; and `?', or its counts would come and go. */
+static bool is_instance(const struct guest *g, const struct vcpu *v)
+{
+    return has_row(g, v) || (v->id == UNKNOWN && g->alive && is_asked_for(g->pid));
+}
+
+/*
+ * The id of a vCPU of process pid in PCP, which must never come to be another one's.  It
+ * has 31 bits, and a process id 22: so the first vCPUs of a process have one that is only
+ * theirs, also in the next run; the rest, the next of a sequence that starts elsewhere in
+ * each run.
+ */
+static int instance_of(int pid, struct vcpu *v)
+{
+    if (v->instance == 0 && v->id == UNKNOWN)
+        v->instance = pid * (PID_VCPUS + 1) + PID_VCPUS;
+    else if (v->instance == 0 && v->id < PID_VCPUS)
+        v->instance = pid * (PID_VCPUS + 1) + (int)v->id;
+    else if (v->instance == 0)
+        v->instance = (1 << 30) | (metrics.next_instance++ & ((1 << 30) - 1));
+    return v->instance;
+}
+
+/* Where in f, which has n vCPUs, what follows is. */
+static struct mmv_vcpus mmv_vcpus_of(struct mmv_file *f, size_t n)
+{
+    struct mmv_vcpus v = {.ids = (struct mmv_text *)(f + 1)};
+
+    v.names = v.ids + n;
+    v.labels = (struct mmv_label *)(v.names + n);
+    v.instances = (struct mmv_instance *)(v.labels + n);
+    v.values = (struct mmv_value *)(v.instances + n);
+    return v;
+}
+
+/* Bytes that a file with n vCPUs takes. */
+static size_t mmv_size(size_t n)
+{
+    return sizeof(struct mmv_file) +
+           n * (2 * sizeof(struct mmv_text) + sizeof(struct mmv_label) +
+                   sizeof(struct mmv_instance) + NVCPUMETRICS * sizeof(struct mmv_value)) +
+           (NMETRICS - NVCPUMETRICS) * sizeof(struct mmv_value);
+}
+
+/* The offset in f of what is at p. */
+static uint64_t offset_of(const struct mmv_file *f, const void *p)
+{
+    return (uint64_t)((const char *)p - (const char *)f);
+}
+
+/*
+ * Copies name to the size bytes at to, escaped as in a report, as many whole characters as
+ * fit, with a backslash before those in quoted, and a NUL behind.
+ */
+static void copy_name(char *to, size_t size, const char *name, const char *quoted)
+{
+    struct text t = {.s = NULL};
+    size_t used = 0;
+
+    put_name(&t, name);
+    put_bytes(&t, "", 1);
+    for (const char *s = t.s; *s != '\0';) {
+        size_t length = printable((const unsigned char *)s), quote = strchr(quoted, *s) != NULL;
+        if (used + quote + length >= size)
+            break;
+        if (quote)
+            to[used++] = '\\';
+        memcpy(to + used, s, length);
+        used += length;
+        s += length;
+    }
+    to[used] = '\0';
+    free(t.s);
+}
+
+/* Describes the metrics in f. */
+static void set_metrics(struct mmv_file *f)
+{
+    for (int i = 0; i < NMETRICS; i++) {
+        const struct column *column = &counter_columns[FIRST_COUNT + (i < NCOUNTERS ? i : 0)];
+        bool own = metric_types[i].name != NULL;
+        struct mmv_text *about = f->about[i];
+        strcpy(about[0].s, own ? metric_types[i].name : column->name);
+        strcpy(about[1].s, own ? metric_types[i].meaning : column->meaning);
+        strcpy(about[2].s, metric_types[i].help);
+        f->metrics[i] = (struct mmv_metric){.name = offset_of(f, &about[0]),
+            .item = metric_types[i].item,
+            .type = metric_types[i].type,
+            .semantic = metric_types[i].semantic,
+            .unit = metric_types[i].unit,
+            .indom = i < NVCPUMETRICS ? MMV_SERIAL : -1,
+            .meaning = offset_of(f, &about[1]),
+            .help = offset_of(f, &about[2])};
+    }
+}
+
+/* Describes instance i of the n at vcpus, which is the vCPU at row. */
+static void set_instance(
+    struct mmv_file *f, const struct mmv_vcpus *vcpus, const struct row *row, size_t i)
+{
+    static const char before[] = "{\"guest\":\"", after[] = "\"}";
+    struct mmv_instance *instance = &vcpus->instances[i];
+    struct mmv_label *label = &vcpus->labels[i];
+    const char *name = row->guest->name;
+    char number[24] = "?";
+
+    if (row->vcpu->id != UNKNOWN)
+        snprintf(number, sizeof(number), "%ld", row->vcpu->id);
+    snprintf(vcpus->ids[i].s, sizeof(vcpus->ids[i].s), "%d/%s", row->guest->pid, number);
+    copy_name(vcpus->names[i].s, sizeof(vcpus->names[i].s), name, "");
+    *instance = (struct mmv_instance){.indom = offset_of(f, &f->indom),
+        .id = instance_of(row->guest->pid, row->vcpu),
+        .name = offset_of(f, &vcpus->ids[i])};
+    *label =
+        (struct mmv_label){.flags = MMV_INSTANCE_LABEL, .serial = MMV_SERIAL, .id = instance->id};
+    strcpy(label->json, before);
+    copy_name(label->json + strlen(before), sizeof(label->json) - strlen(before) - strlen(after),
+        name, "\"\\");
+    strcat(label->json, after);
+}
+
+/* Describes the n vCPUs at rows in f, and which value is whose. */
+static void set_instances(struct mmv_file *f, const struct row *rows, size_t n)
+{
+    struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
+    struct mmv_value *value = vcpus.values;
+
+    for (int m = NVCPUMETRICS; m < NMETRICS; m++)
+        *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m])};
+    for (size_t i = 0; i < n; i++)
+        set_instance(f, &vcpus, &rows[i], i);
+    for (int m = 0; m < NVCPUMETRICS; m++) {
+        for (size_t i = 0; i < n; i++)
+            *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m]),
+                .instance = offset_of(f, &vcpus.instances[i]),
+                .extra = m == METRIC_NAME ? offset_of(f, &vcpus.names[i]) : 0};
+    }
+}
+
+/* Brings the values in f, which has the n vCPUs at rows, up to date. */
+static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
+{
+    struct mmv_value *value = mmv_vcpus_of(f, n).values;
+
+    value++->value = n;
+    value++->value = metrics.lost;
+    value++->value = options.interval;
+    for (int c = 0; c < NCOUNTERS; c++) {
+        for (size_t i = 0; i < n; i++)
+            value++->value = rows[i].vcpu->totals[c];
+    }
+}
+
+/* Fills f, all zero, with the n vCPUs at rows. */
+static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
+{
+    struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
+    uint64_t generation = now(CLOCK_MONOTONIC);
+    int32_t count = (int32_t)n;
+
+    f->header = (struct mmv_header){.magic = "MMV",
+        .version = 3,
+        .generation = generation,
+        .generation_too = generation,
+        .ntocs = sizeof(f->toc) / sizeof(f->toc[0]),
+        .flags = MMV_PROCESS,
+        .pid = getpid(),
+        .cluster = MMV_CLUSTER};
+    const struct mmv_toc toc[] = {{MMV_INDOMS, 1, offset_of(f, &f->indom)},
+        {MMV_INSTANCES, count, offset_of(f, vcpus.instances)},
+        {MMV_METRICS, NMETRICS, offset_of(f, f->metrics)},
+        {MMV_TEXTS, 3 * NMETRICS + 1 + 2 * count, offset_of(f, f->about)},
+        {MMV_LABELS, count, offset_of(f, vcpus.labels)},
+        {MMV_VALUES, NMETRICS - NVCPUMETRICS + NVCPUMETRICS * count, offset_of(f, vcpus.values)}};
+    memcpy(f->toc, toc, sizeof(toc));
+    strcpy(f->about_vcpus.s, "the virtual CPUs of this host, by PID/VCPU");
+    f->indom = (struct mmv_indom){.serial = MMV_SERIAL,
+        .count = (uint32_t)n,
+        .instances = offset_of(f, vcpus.instances),
+        .meaning = offset_of(f, &f->about_vcpus),
+        .help = offset_of(f, &f->about_vcpus)};
+    set_metrics(f);
+    set_instances(f, rows, n);
+    set_values(f, rows, n);
+}
+
+/* Makes the new file, locked, of the given size; gives it in memory, and its descriptor. */
+static struct mmv_file *create_metrics(size_t size, int *fd, struct stat *st)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    void *p = MAP_FAILED;
+
+    /* What a kvmstat that was killed may have left. */
+    if (fstatat(metrics.dir, mmv_new_name, st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(st))
+        unlinkat(metrics.dir, mmv_new_name, 0);
+    *fd = openat(metrics.dir, mmv_new_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (*fd < 0)
+        fail_metrics();
+    /* With all its blocks: a full disk must not show when the memory is written to. */
+    int error = posix_fallocate(*fd, 0, (off_t)size);
+    if (error == 0 && fcntl(*fd, F_SETLK, &lock) == 0 && fstat(*fd, st) == 0 &&
+        fchmod(*fd, 0644) == 0) /* agents are another user */
+        p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    if (p == MAP_FAILED) {
+        errno = error != 0 ? error : errno;
+        error = errno;
+        unlinkat(metrics.dir, mmv_new_name, 0);
+        errno = error;
+        fail_metrics();
+    }
+    return p;
+}
+
+/* Puts a file with the n vCPUs at rows in the place of the one before. */
+static void replace_metrics(const struct row *rows, size_t n)
+{
+    struct mmv_file *old = metrics.file;
+    size_t old_size = metrics.size, size;
+    int old_fd = metrics.fd, fd;
+    struct stat st;
+
+    while (metrics.room < n)
+        metrics.room *= 2;
+    size = mmv_size(metrics.room);
+    struct mmv_file *f = create_metrics(size, &fd, &st);
+    fill_file(f, rows, n);
+    bool foreign = !is_in_place() && errno != ENOENT;
+    if (foreign || renameat(metrics.dir, mmv_new_name, metrics.dir, mmv_name) != 0) {
+        int error = errno;
+        unlinkat(metrics.dir, mmv_new_name, 0);
+        errno = error;
+        if (foreign)
+            fail("%s/%s: not kvmstat's any more (somebody replaced it)", metrics.name, mmv_name);
+        fail_metrics();
+    }
+    metrics.file = f;
+    metrics.size = size;
+    metrics.fd = fd;
+    metrics.dev = st.st_dev;
+    metrics.ino = st.st_ino;
+    if (old != NULL) {
+        munmap(old, old_size);
+        close(old_fd);
+    }
+}
+
+/* Makes the first file, without vCPUs, unless another kvmstat has one. */
+static void start_metrics(void)
+{
+    find_metrics();
+    metrics.room = MIN_ROOM;
+    metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
+    replace_metrics(NULL, 0);
+    metrics.again = now(CLOCK_MONOTONIC) + NSEC;
+}
+
+/* Removes the file, if there is one. */
+static void remove_metrics(void)
+{
+    struct mmv_file *f = metrics.file;
+
+    if (f == NULL)
+        return;
+    metrics.file = NULL;
+    if (is_in_place())
+        unlinkat(metrics.dir, mmv_name, 0);
+    f->header.generation = 0; /* or the agent would see the end only in the next second */
+    munmap(f, metrics.size);
+    close(metrics.fd);
+}
+
+/* Adds what the interval counted, and gives that to Performance Co-Pilot. */
+static void report_metrics(void)
+{
+    static struct text list;
+    struct mmv_file *f = metrics.file;
+    size_t n;
+    const struct row *rows = list_rows(&list, is_instance, &n);
+    bool same = f->indom.count == n && is_in_place();
+    bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
+
+    for (size_t i = 0; i < n; i++) {
+        struct vcpu *v = rows[i].vcpu;
+        for (int c = 0; c < NCOUNTERS; c++)
+            v->totals[c] += v->tally.counts[c];
+        same = same && mmv_vcpus_of(f, n).instances[i].id == instance_of(rows[i].guest->pid, v);
+    }
+    if (same && !again) {
+        set_values(f, rows, n);
+    } else {
+        replace_metrics(rows, n);
+        metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
+    }
+}
+
+/*
+ * The tracefs instance.  All that kvmstat changes in tracing is in this part.
  */
 
 /* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
@@ -2557,9 +3182,6 @@ static void remove_dead_instances(void)
 static void create_instance(void)
 {
     snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
-    /* Until it is held, another kvmstat that starts would take it for a dead one's. */
-    if (flock(trace.instances, LOCK_EX) != 0)
-        fail_trace("/sys/kernel/tracing/instances");
     remove_dead_instances();
     start_janitor();
     if (mkdirat(trace.instances, trace.name, 0700) != 0) {
@@ -2575,7 +3197,6 @@ static void create_instance(void)
     trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
     if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
         fail_trace("tracing_on");
-    flock(trace.instances, LOCK_UN);
 }
 
 /* The one way out, for leave() and leave_by_signal(): nobody is traced any more. */
@@ -2604,6 +3225,7 @@ static void clean_up(void)
 
 static _Noreturn void leave(int status)
 {
+    remove_metrics();
     clean_up();
     finish_recording();
     exit(status);
@@ -2619,6 +3241,7 @@ static _Noreturn void leave_by_signal(int sig)
 
     if (output.dir >= 0)
         drain(now(CLOCK_MONOTONIC), true);
+    remove_metrics();
     clean_up();
     finish_recording();
     signal(sig, SIG_DFL);
@@ -2886,7 +3509,13 @@ static void start_tracing(void)
     if (trace.instances < 0)
         fail_trace("/sys/kernel/tracing/instances");
     close(tracefs);
+    /* What another kvmstat that starts finds half made it would take for a dead one's. */
+    if (flock(trace.instances, LOCK_EX) != 0)
+        fail_trace("/sys/kernel/tracing/instances");
+    if (options.metrics)
+        start_metrics();
     create_instance();
+    flock(trace.instances, LOCK_UN);
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set("buffer_size_kb", text);
     set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
@@ -3706,26 +4335,6 @@ static void put_header(struct text *t, const char *stamp, const int widths[NCOLU
     put_line(t, &line, name_column.name, widths);
 }
 
-/* Whether -p asks for process pid, or there is no -p. */
-static bool is_asked_for(int pid)
-{
-    for (size_t i = 0; i < options.npids; i++) {
-        if (options.pids[i] == pid)
-            return true;
-    }
-    return options.npids == 0;
-}
-
-/* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
-static bool has_row(const struct guest *g, const struct vcpu *v)
-{
-    bool counted = v->tally.nkeys != 0;
-
-    for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
-        counted |= v->tally.counts[i] != 0;
-    return is_asked_for(g->pid) && (counted || (g->alive && v->here));
-}
-
 /* Says on stderr what was lost since the last report, in one line. */
 static void report_lost(void)
 {
@@ -3739,6 +4348,7 @@ static void report_lost(void)
         snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", t.size == 0 ? "" : ",", s->lost,
             s->lost_more ? " and more" : "", s->cpu);
         put_bytes(&t, part, strlen(part));
+        metrics.lost += s->lost;
         s->lost = 0;
         s->lost_more = false;
     }
@@ -3767,41 +4377,47 @@ static void widen(int widths[NCOLUMNS], const struct line *line)
     }
 }
 
-/* Appends the rows of all vCPUs to t, under a header if it is due; gives their number. */
+/* Makes widths wide enough for the lines of row or, if t is not NULL, appends these; gives how
+ * many. */
+static size_t put_row(
+    struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
+{
+    size_t nkeys = row->vcpu->tally.nkeys, n = nkeys == 0 ? 1 : nkeys;
+    struct line line;
+
+    for (size_t i = 0; i < n; i++) {
+        set_line(&line, stamp, row->guest, row->vcpu, i);
+        if (t == NULL)
+            widen(widths, &line);
+        else
+            put_line(t, &line, row->guest->name, widths);
+    }
+    return n;
+}
+
+/* Appends the rows of all vCPUs to t, under a header if it is due; gives the number of lines. */
 static size_t put_rows(struct text *t, const char *stamp, bool header)
 {
+    static struct text list;
     int widths[NCOLUMNS], n;
     const struct column *columns = table_columns(&n);
-    size_t nrows = 0;
-    struct line line;
+    size_t nrows, nlines = 0;
+    const struct row *rows = list_rows(&list, has_row, &nrows);
 
     for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
     widths[COLUMN_TIME] = (int)strlen(stamp);
-    /* The first pass measures, the second one prints. */
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass == 1 && !options.no_header && (header || nrows > 1))
-            put_header(t, stamp, widths);
-        for (size_t i = 0; i < world.nguests; i++) {
-            const struct guest *g = world.guests[i];
-            for (size_t j = 0; j < g->nvcpus; j++) {
-                struct vcpu *v = g->vcpus[j];
-                if (!has_row(g, v))
-                    continue;
-                if (pass == 0 && v->tally.nkeys > 1)
-                    qsort(v->tally.keys, v->tally.nkeys, sizeof(struct key), compare_keys);
-                for (size_t k = 0; k == 0 || k < v->tally.nkeys; k++) {
-                    set_line(&line, stamp, g, v, k);
-                    if (pass == 0)
-                        widen(widths, &line);
-                    else
-                        put_line(t, &line, g->name, widths);
-                    nrows += pass == 0;
-                }
-            }
-        }
+    for (size_t i = 0; i < nrows; i++) {
+        struct tally *tally = &rows[i].vcpu->tally;
+        if (tally->nkeys > 1)
+            qsort(tally->keys, tally->nkeys, sizeof(struct key), compare_keys);
+        nlines += put_row(NULL, stamp, &rows[i], widths);
     }
-    return nrows;
+    if (!options.no_header && (header || nlines > 1))
+        put_header(t, stamp, widths);
+    for (size_t i = 0; i < nrows; i++)
+        put_row(t, stamp, &rows[i], widths);
+    return nlines;
 }
 
 /* Finds out, as an interval ends, which vCPUs are there. */
@@ -3838,6 +4454,8 @@ static void report(uint64_t start, uint64_t end, bool last)
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
     report_lost();
+    if (options.metrics)
+        report_metrics();
     format_stamp(end, stamp, sizeof(stamp));
     t.size = 0;
     size_t nrows = put_rows(&t, stamp, under_header == 0);
@@ -3860,7 +4478,7 @@ static void report(uint64_t start, uint64_t end, bool last)
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: kvmstat [-hHnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]\n"
+    fputs("usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]\n"
           "               [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]\n",
         out);
 }
@@ -3887,6 +4505,7 @@ static _Noreturn void print_help(void)
            "  -h  print this, and end\n"
            "  -H  for scripts: no header, one tab between fields\n"
            "  -k  order -e's rows by count (the default) or time\n"
+           "  -m  give the counters to Performance Co-Pilot as well, as mmv.kvmstat\n"
            "  -n  add the guests' names\n"
            "  -p  only the virtual machines of these processes\n"
            "  -r  report what -w or trace-cmd recorded in this file\n"
@@ -4004,7 +4623,7 @@ static void parse_options(int argc, char **argv)
     int c;
 
     opterr = 0;
-    while ((c = getopt(argc, argv, "+:b:e:hHk:np:r:T:Vw:")) != -1) {
+    while ((c = getopt(argc, argv, "+:b:e:hHk:mnp:r:T:Vw:")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
         const char *word = optopt == '-' ? argv[optind] : letter; /* --anything */
         switch (c) {
@@ -4016,6 +4635,7 @@ static void parse_options(int argc, char **argv)
             parse_order(optarg);
             ordered = true;
             break;
+        case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_pids(optarg); break;
         case 'r': options.read = optarg; break;
@@ -4043,10 +4663,16 @@ static void parse_options(int argc, char **argv)
     if (ordered && options.table == USUAL)
         usage_error("-k", "", ": only with -e");
     if (is_recorded()) {
-        if (options.kib != 0 || options.write != NULL)
-            usage_error(options.kib != 0 ? "-b" : "-w", "", ": not with -r");
+        const char *other = options.kib != 0        ? "-b"
+                            : options.metrics       ? "-m"
+                            : options.write != NULL ? "-w"
+                                                    : NULL;
+        if (other != NULL)
+            usage_error(other, "", ": not with -r");
         return;
     }
+    if (options.metrics && options.table != USUAL)
+        usage_error("-m", "", ": not with -e");
     check_pids();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;
@@ -4079,6 +4705,8 @@ static void report_host(void)
 
     if (options.write != NULL)
         open_output();
+    if (options.metrics)
+        open_metrics();
     catch_signals(&unblocked);
     start_tracing();
     uint64_t end = trace.start;

@@ -2,7 +2,7 @@
 # The command line: what is refused, why, and before anything is touched.
 . "$(dirname "$0")/lib.sh"
 
-usage='usage: kvmstat [-hHnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
+usage='usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
                [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
@@ -52,6 +52,8 @@ if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	end "$pid"
 fi
 refused -b "not with -r" -r x -b 8
+refused -m "not with -r" -m -r x
+refused -m "not with -e" -m -e vmexit
 refused '"exits"' "neither vmexit, mmio nor ioport" -e exits
 refused '""' "neither vmexit, mmio nor ioport" -e mmio -e ''
 refused '"cost"' "neither count nor time" -e mmio -k cost
@@ -60,7 +62,7 @@ refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 
-is "$("$kvmstat" -V)" "kvmstat 1.1" "-V"
+is "$("$kvmstat" -V)" "kvmstat 1.2" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
 is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"

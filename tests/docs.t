@@ -7,20 +7,6 @@ for tool in mandoc trace-cmd kernelshark; do
 	command -v $tool >/dev/null || skip_all "needs $tool"
 done
 
-# examples: the commands after "$ " on stdin, a line each
-examples() {
-	awk '/^ *\$ / { sub(/^ *\$ /, ""); taking = 1 }
-		taking {
-			sub(/^ +/, "")
-			line = line (line == "" ? "" : " ") $0
-			if (!/\|$/) {
-				print line
-				line = ""
-				taking = 0
-			}
-		}'
-}
-
 mkdir "$tmp/bin"
 # Only the times are shorter: an interval above a second is 0.3, and 4 reports are enough.
 cat >"$tmp/bin/kvmstat" <<-END
@@ -84,6 +70,7 @@ while read -r command; do
 	count=$((count + 1))
 	case $command in
 	'trace-cmd record'*) continue ;; # it takes the whole host: amd.t runs it on one of its own
+	'kvmstat -m'* | pm* | *kvmstat.config) continue ;; # fleet.t
 	'kvmstat -r trace.dat'*) cp "$here/captures/vmx-6.1-mix2.dat" trace.dat ;;
 	esac
 	out=$(run "$command")
@@ -121,7 +108,7 @@ done <"$tmp/commands"
 ok $? "the examples were found ($count)"
 
 # The three texts on options and columns say the same.
-for option in b e h H k n p r T V w; do
+for option in b e h H k m n p r T V w; do
 	mandoc -Tascii "$top/kvmstat.1" | col -bx | grep -Eq "^     -$option( |\$)" &&
 		"$kvmstat" -h | grep -q "^  -$option "
 	ok $? "-$option is in the manual and in the usage"

@@ -81,7 +81,7 @@ start() {
 # start_guest NAME OPTIONS...: starts a test guest, and waits until it is made
 start_guest() {
 	start "$1" "$guest" "${@:2}"
-	until_true 10 grep -q '^guest' "$tmp/$1.err"
+	until_true 10 grep -qs '^guest' "$tmp/$1.err"
 }
 
 # start_kvmstat NAME OPTIONS...: starts kvmstat, and waits until it traces
@@ -116,6 +116,20 @@ sums() {
 			print line
 		}
 	}' "$1" | sort -n -k1,1 -k2,2
+}
+
+# examples: the commands after "$ " on stdin, a line each
+examples() {
+	awk '/^ *\$ / { sub(/^ *\$ /, ""); taking = 1 }
+		taking {
+			sub(/^ +/, "")
+			line = line (line == "" ? "" : " ") $0
+			if (!/\|$/) {
+				print line
+				line = ""
+				taking = 0
+			}
+		}'
 }
 
 clean_up() {

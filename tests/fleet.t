@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# README, "A fleet": from kvmstat -m to pmcd, archives, Prometheus and what Grafana asks it.
+. "$(dirname "$0")/lib.sh"
+live_host
+. "$here/pcp.sh"
+has_pcp
+for tool in curl pmlogger pmrep pmval prometheus; do
+	command -v $tool >/dev/null || skip_all "needs $tool"
+done
+alone
+own_name
+cd "$tmp" || exit 1
+
+# readme FIRST: the block of README.md whose first line is that
+readme() {
+	awk -v first="    $1" '$0 == first { taking = 1 }
+		taking && !/^    / && !/^$/ { exit }
+		taking { sub(/^    /, ""); print }' "$top/README.md"
+}
+examples <"$top/README.md" | grep -E '^(kvmstat -m|pm|echo .log)' >commands
+is "$(wc -l <commands)" 6 "README has six commands for a fleet"
+
+# command START: the command of README or manual that begins so, shorter in time, and for $pmcd
+command() {
+	grep "^$1" commands | sed "s/-h kvm17/-h $pmcd/; s/-t 10/-t 0.5/; s/-T 1hour/-T 4sec/"
+}
+mandoc -Tascii "$top/kvmstat.1" | col -bx | examples | grep -E '^(kvmstat -m|pm)' >manual
+is "$(grep -vxFf commands manual)" "" "and the manual has no others"
+mkdir bin
+printf '#!/bin/sh\nshift 2\nexec %s -m 0.5 "$@"\n' "$kvmstat" >bin/kvmstat
+chmod +x bin/kvmstat
+
+start_pmcd
+start_guest web -n 0 -l oh -s 1000 -v 2 -N -name guest=web1
+web=$pid
+start_guest stuck -P -N -name guest=stuck
+stuck=$pid
+start_pmproxy
+
+# The rates: what pmval and pmrep show are the table's.
+
+start_kvmstat rates -m -H 1
+kvm=$pid
+until_true 5 pminfo -h "$pmcd" -f "mmv.kvmstat.exits[$web/0]" >/dev/null 2>&1
+sleep 1.2
+pmval -h "$pmcd" -t 1 -s 5 -i "$web/0" -w 12 mmv.kvmstat.exits 2>&1 | sed '1,/^ *'"$web"'/d' | xargs >pmval.out
+like "$(cat pmval.out)" '^([0-9.]+ ?){5}$' "pmval: five rates"
+awk -F'\t' -v pid="$web" '$1 == pid && $2 == 0 { print $3 }' rates.out >exits
+for rate in $(cat pmval.out); do
+	awk -v rate="$rate" 'rate > 0 && rate / $1 > 0.97 && rate / $1 < 1.03 { found = 1 } END { exit !found }' exits ||
+		echo "$rate"
+done >strange
+is "$(cat strange)" "" "each is that of an interval of the table: $(cat pmval.out), $(xargs <exits)"
+end "$kvm"
+
+# The commands of README.
+
+PATH=$tmp/bin:$PATH
+bash -c "$(command 'kvmstat -m')
+	echo \$! >kvm.pid; wait" &
+children+=($!)
+until_true 5 test -s kvm.pid
+kvm=$(cat kvm.pid)
+until_true 5 pminfo -h "$pmcd" -f "mmv.kvmstat.exits[$web/0]" >/dev/null 2>&1
+sleep 1.5
+out=$(bash -c "$(command 'pmrep -h')" 2>&1)
+like "$out" "^ +$web/0 +$web/1 +$stuck/0 +$web/0 +$web/1 +$stuck/0" "pmrep: the vCPUs"
+like "$out" '^ +[1-9][0-9.]+ +[1-9][0-9.]+ +0\.000 +[1-9][0-9.]+ +[1-9][0-9.]+ +0\.000$' "and their rates"
+out=$(bash -c "$(command 'pminfo -h')" 2>&1)
+like "$out" "\"$web/1\"\] value \"web1\"" "pminfo: whose they are"
+bash -c "$(command echo)"
+# While it records, a guest comes and goes.
+bash -c "$(command 'pmlogger -h' | sed 's/pmlogger /&-l pmlogger.log /')" &
+logger=$!
+children+=("$logger")
+sed -i 's/10 seconds/100 msec/' kvmstat.config
+sleep 1
+start_guest brief -n 500 -l oi -w
+brief=$pid
+until_true 5 test -s brief.out
+sleep 1
+end "$brief"
+wait "$logger"
+is "$?$(ls kvm17.0 kvm17.meta)" "0kvm17.0
+kvm17.meta" "pmlogger: an archive"
+out=$(bash -c "$(command 'pmrep -a')" 2>&1)
+like "$out" "^ +$web/0 +$web/1" "pmrep shows it again: the vCPUs"
+like "$out" '^ +[1-9][0-9.]+ +[1-9][0-9.]+' "and their rates"
+pmdumplog kvm17 mmv.kvmstat.iox >dump
+is "$(grep "$brief/0" dump | tail -n 1 | awk '{ print $NF }')" "$(expected oi 500 <brief.out | cut -f 7)" \
+	"the last value of a guest that came and went is right"
+[ "$(grep -c "$brief/0" dump)" -lt "$(grep -c "$web/0" dump)" ] && ! tail -n 3 dump | grep -q "$brief/0"
+ok $? "and it is in the archive only while it was there: $(grep -c "$brief/0" dump) of $(grep -c "$web/0" dump) records"
+awk -v name="$web/0" 'index($0, name) { if ($NF < last) bad = 1; last = $NF } END { exit bad }' dump
+ok $? "the counters of the other one go on"
+
+# Prometheus, with README's configuration, and the queries that Grafana makes.
+
+curl -s "http://127.0.0.1:$pmproxy_port/metrics?names=mmv.kvmstat" >metrics.txt
+like "$(cat metrics.txt)" "^mmv_kvmstat_exits\{.*guest=\"web1\".*instname=\"$web/0\".*\} [1-9][0-9]*$" \
+	"pmproxy's /metrics: a line with labels for each vCPU"
+is "$(grep -c '^mmv_kvmstat_exits{' metrics.txt)" 3 "of all of them"
+like "$(cat metrics.txt)" "^# TYPE mmv_kvmstat_exits counter$" "as counters"
+readme scrape_configs: |
+	sed "s/'kvm17:44322', 'kvm18:44322'/'127.0.0.1:$pmproxy_port'/; s/10s/1s/" >prometheus.yml
+[ -s prometheus.yml ] && promtool check config prometheus.yml >/dev/null
+ok $? "README's configuration of Prometheus is valid"
+api=127.0.0.1:$((pmcd_port + 2))
+start prometheus prometheus --config.file=prometheus.yml --storage.tsdb.path=tsdb --web.listen-address="$api" \
+	--log.level=error
+query() {
+	curl -sG "http://$api/api/v1/query" --data-urlencode "query=$1"
+}
+# has_result QUERY REGEX: whether Prometheus answers so
+has_result() {
+	query "$1" | grep -Eq -- "$2"
+}
+rates=$(readme 'rate(mmv_kvmstat_exits[1m])' | head -n 1)
+until_true 20 has_result "$rates" '"guest":"web1".*"value":\[[0-9.]*,"[1-9]'
+ok $? "Prometheus: $rates, by guest"
+nobody=$(readme 'sum by (hostname, guest) (rate(mmv_kvmstat_exits[1m])) == 0' | head -n 1)
+like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+"\},"value":\[[0-9.]+,"0"\]' \
+	"and those that are stuck"
+! has_result "$nobody" web1
+ok $? "but not the others"
+
+# The unit of systemd: valid, and what it starts works.
+if command -v systemd-analyze >/dev/null; then
+	readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
+	is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
+fi
+is "$(readme '[Unit]' | sed -n 's/^ExecStart=//p')" "/usr/local/bin/$(head -n 1 commands | sed 's/ >.*//')" \
+	"and starts what the command starts"
+kill "$kvm"
+until_true 5 test ! -e "$mmv/kvmstat"
+ok $? "SIGTERM ends it, and removes its file"
+end "$web"
+end "$stuck"
+
+# A thousand guests start and end while PCP fetches as fast as it can.
+
+start_kvmstat churn -m -H 0.02
+kvm=$pid
+until_true 5 pminfo -h "$pmcd" mmv.kvmstat.exits >/dev/null 2>&1
+ok $? "a kvmstat that is started right after another one is seen"
+start fetch "$here/fetch.py" "$pmcd"
+fetch=$pid
+churn() {
+	for ((i = 0; i < 250; i++)); do
+		# shellcheck disable=SC2016 # the inner shell's
+		bash -c 'exec "$0" -n 20 -l oi -N -name guest=g$$' "$guest" >/dev/null 2>&1
+	done
+}
+workers=()
+for _ in 1 2 3 4; do
+	churn &
+	workers+=($!)
+done
+wait "${workers[@]}"
+sleep 0.2
+echo >&"$hold"
+wait "$fetch"
+is "$?$(cat fetch.err)" 0 "PCP fetches while 1,000 guests start and end"
+is "$(sed '$d' fetch.out | head -n 5)" "" "no wrong value: $(tail -n 1 fetch.out)"
+[ "$(tail -n 1 fetch.out | cut -d ' ' -f 1)" -gt 500 ] && [ "$(tail -n 1 fetch.out | cut -d ' ' -f 5)" -gt 100 ]
+ok $? "it saw many, with counts"
+pminfo -h "$pmcd" -f mmv.kvmstat.vcpus | grep -q 'value 0'
+ok $? "pmcd is alive, and no vCPU is left"
+end "$kvm" KILL
+like "$(pminfo -h "$pmcd" -f mmv.kvmstat.vcpus 2>&1)" 'Unknown metric name' "SIGKILL: the metrics are gone at the next fetch"
+
+done_testing
