@@ -475,6 +475,12 @@ static struct {
     } births[BIRTHS]; /* by tid modulo BIRTHS */
 } world = {.debugfs = -1};
 
+/*
+ * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
+ * (Linux 5.6); modulo 2^64 if it is behind.
+ */
+static uint64_t clock_offset;
+
 /* The signal that asks for the end, or 0. */
 static volatile sig_atomic_t signalled;
 
@@ -758,13 +764,14 @@ static void *create(size_t size)
     return memset(resize(NULL, 1, size), 0, size);
 }
 
-/* The time of clock, in nanoseconds. */
+/* The time of clock, in nanoseconds; of CLOCK_MONOTONIC, as events have it. */
 static uint64_t now(clockid_t clock)
 {
     struct timespec t;
 
     clock_gettime(clock, &t);
-    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec -
+           (clock == CLOCK_MONOTONIC ? clock_offset : 0);
 }
 
 /*
@@ -981,6 +988,46 @@ static bool write_all(int fd, const void *p, size_t size)
             return false;
     }
     return true;
+}
+
+/* Sets clock_offset. */
+static void find_clock_offset(void)
+{
+    static const char key[] = "monotonic";
+    char text[256], *s;
+
+    if (read_file(AT_FDCWD, "/proc/self/timens_offsets", text, sizeof(text)) > 0 &&
+        (s = strstr(text, key)) != NULL) {
+        long long seconds = strtoll(s + strlen(key), &s, 10);
+        clock_offset = (uint64_t)seconds * NSEC + (uint64_t)strtoll(s, NULL, 10);
+    }
+}
+
+/* Capabilities that are needed while it reports, as bits: linux/capability.h. */
+enum { OVERRIDE = 1 << 1, SEND_SIGNALS = 1 << 5, SEE_PROCESSES = 1 << 19 };
+
+/* Gives up all capabilities of this process but those of the first 32 that are in kept. */
+static void keep_capabilities(uint32_t kept)
+{
+    struct {
+        uint32_t version; /* 3, of Linux 2.6.26 */
+        int pid;          /* 0: this one */
+    } header = {0x20080522, 0};
+    struct {
+        uint32_t effective;   /* in force */
+        uint32_t permitted;   /* may be in force */
+        uint32_t inheritable; /* may be so in a program that is executed */
+    } sets[2];                /* the first 32 capabilities, and the rest */
+
+    if (syscall(SYS_capget, &header, sets) != 0)
+        return;
+    for (int i = 0; i < 2; i++) {
+        uint32_t mask = i == 0 ? kept : 0;
+        sets[i].effective &= mask;
+        sets[i].permitted &= mask;
+        sets[i].inheritable = 0;
+    }
+    syscall(SYS_capset, &header, sets);
 }
 
 /* opendir() of path under directory dir. */
@@ -3538,6 +3585,8 @@ static void start_tracing(void)
     see_present(trace.start);
     if (write(trace.hold, "1", 1) != 1)
         fail_trace("tracing_on");
+    /* Files of the instance, of other users' processes and of -w and -m; whether these live. */
+    keep_capabilities(OVERRIDE | SEND_SIGNALS | SEE_PROCESSES);
 }
 
 /*
@@ -4708,6 +4757,7 @@ static void report_host(void)
     if (options.metrics)
         open_metrics();
     catch_signals(&unblocked);
+    find_clock_offset();
     start_tracing();
     uint64_t end = trace.start;
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
@@ -4770,6 +4820,7 @@ static void report_recording(void)
     uint64_t n = 0;
 
     open_input();
+    keep_capabilities(0);
     has_end = input.until != UINT64_MAX;
     drain(0, true);
     uint64_t end = input.from != 0 ? input.from : next_time();
