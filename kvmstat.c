@@ -490,7 +490,7 @@ static volatile sig_atomic_t signalled;
 
 /* The usual table, in the order of a line; time is there with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 0, ' ', "the end of the interval (-T)"},
+    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
@@ -507,7 +507,7 @@ static const struct column counter_columns[NCOLUMNS] = {
 
 /* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
 static const struct column key_columns[NKEYCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 0, ' ', NULL},
+    [COLUMN_TIME] = {"time", 4, ' ', NULL},
     [COLUMN_PID] = {"pid", 6, ' ', NULL},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
     [COLUMN_KEY] = {NULL, -15, '|', NULL},
@@ -4455,7 +4455,6 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 
     for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
-    widths[COLUMN_TIME] = (int)strlen(stamp);
     for (size_t i = 0; i < nrows; i++) {
         struct tally *tally = &rows[i].vcpu->tally;
         if (tally->nkeys > 1)

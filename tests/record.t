@@ -53,6 +53,8 @@ is "$("$kvmstat" -H -r "$captures/vmx-6.1-mix2.dat" 0.01 2 | wc -l)" 4 "count en
 first=$(events "$captures/vmx-6.1-mix2.dat" | sed -n 's/.*\] *\([0-9]*\)\.[0-9]*:.*/\1/p' | head -n 1)
 [ "$("$kvmstat" -H -T d -r "$captures/vmx-6.1-mix2.dat" | cut -f1 | head -n 1)" -ge "$first" ]
 ok $? "-T: where nothing tells the date, the seconds of the recording's clock"
+is "$("$kvmstat" -T u -r "$captures/vmx-6.1-mix2.dat" 1 | awk '{ print length }' | uniq | wc -l)" 1 \
+	"and the columns stand below their names, however few they are"
 
 # Threads without a GUEST option are shown by their own ids, and by their names.
 perl -0777 -pe 's/\x0d\x00(\x22\x00\x00\x00guest)/\x63\x00$1/; s/271 vcpu0/271 vcpu7/; s/272 vcpu1/272 other/' \
