@@ -4668,12 +4668,12 @@ static void parse_order(const char *word)
 static void parse_options(int argc, char **argv)
 {
     bool ordered = false;
-    int c;
+    int c, at;
 
     opterr = 0;
-    while ((c = getopt(argc, argv, "+:b:e:hHk:mnp:r:T:Vw:")) != -1) {
+    while (at = optind, (c = getopt(argc, argv, "+:b:e:hHk:mnp:r:T:Vw:")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
-        const char *word = optopt == '-' ? argv[optind] : letter; /* --anything */
+        const char *word = optopt == '-' ? argv[at] : letter; /* --anything, or -n- */
         switch (c) {
         case 'b': parse_kib(optarg); break;
         case 'e': parse_table(optarg); break;

@@ -29,6 +29,9 @@ done
 refused '"-1"' "not a whole number" 1 -1
 refused '"3"' "one operand too many" 1 2 3
 refused -x "no such option" -x
+refused --count "no such option" -n --count
+refused -H- "no such option" -H-
+refused -H- "no such option" -H- 1
 refused -b "its value is missing" -b
 refused -p "its value is missing" -H -p
 for word in 0 -1 1k '' 1073741825; do
