@@ -34,14 +34,18 @@ bench: all tests/guest
 bench-amd: all tests/guest
 	tests/bench-amd
 
+# Looks for inputs that end it, for FUZZ_SECONDS (60) each; check does so for some seconds
+fuzz:
+	tests/fuzz
+
 demo: all tests/guest
 	tests/demo
 
 lint:
 	clang-format --dry-run --Werror kvmstat.c tests/*.c
 	mandoc -Tlint -Wstyle kvmstat.1
-	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine tests/bench-amd \
-		tests/bench-amd-init .ci/run
+	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
+		tests/bench-amd tests/bench-amd-init tests/fuzz .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -56,4 +60,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/guest tests/unit tests/build
 
-.PHONY: all check check-amd bench bench-amd demo lint install uninstall clean
+.PHONY: all check check-amd bench bench-amd fuzz demo lint install uninstall clean
