@@ -3164,7 +3164,8 @@ static const char *instance_path(const char *name)
 static bool remove_instance(void)
 {
     for (int i = 0; i < LINGER; i++) {
-        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+            errno == ENODEV) /* another kvmstat, which starts, is just removing it */
             return true;
         if (errno != EBUSY)
             return false;
