@@ -3206,7 +3206,7 @@ static void start_janitor(void)
     for (int fd = 0; fd <= 2; fd++)
         close(fd); /* the reader of a pipe must see its end */
     if (chdir("/") != 0)
-        _exit(1);
+        errno = 0; /* then it keeps a file system from being unmounted, no more */
     while (read(life[0], &c, 1) < 0 && errno == EINTR)
         ;
     _exit(remove_instance() ? 0 : 1);
@@ -3250,7 +3250,8 @@ static void create_instance(void)
 /* The one way out, for leave() and leave_by_signal(): nobody is traced any more. */
 static void clean_up(void)
 {
-    int status;
+    int status = 0;
+    pid_t ended;
 
     if (trace.janitor == 0)
         return;
@@ -3259,12 +3260,12 @@ static void clean_up(void)
     if (trace.hold >= 0)
         close(trace.hold);
     close(trace.life);
-    while (waitpid(trace.janitor, &status, 0) < 0 && errno == EINTR)
+    while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
     trace.janitor = 0;
     trace.hold = -1;
     /* Somebody may have killed the janitor. */
-    if (WIFSIGNALED(status) ? !remove_instance() : status != 0)
+    if (ended < 0 || WIFSIGNALED(status) ? !remove_instance() : status != 0)
         fprintf(stderr,
             "kvmstat: tracefs instance %s: in use (somebody has a file of it open: "
             "rmdir it later, or the next kvmstat will)\n",
