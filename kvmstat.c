@@ -849,8 +849,9 @@ static int parse_int(const char *s)
 static char *reserve(struct text *t, size_t size)
 {
     if (t->s == NULL || t->space - t->size < size) {
-        t->space = (t->size + size) * 2 + 1;
-        t->s = resize(t->s, t->space, 1);
+        size_t space = (t->size + size) * 2 + 1;
+        t->s = resize(t->s, space, 1); /* may end kvmstat, which still writes texts then */
+        t->space = space;
     }
     return t->s + t->size;
 }
@@ -2653,10 +2654,12 @@ static struct text make_header(void)
 /* Makes the recording of what was saved, if something was. */
 static void finish_recording(void)
 {
+    static bool begun; /* what fails in here ends kvmstat, and comes here again */
     char name[NAME_MAX];
 
-    if (output.dir < 0 || trace.start == 0)
+    if (output.dir < 0 || trace.start == 0 || begun)
         return;
+    begun = true;
     see_present(trace.drained);
     for (size_t i = 0; i < world.space; i++) {
         if (world.threads[i] != NULL)
