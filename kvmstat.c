@@ -749,6 +749,14 @@ static void *resize(void *p, size_t n, size_t size)
     return q;
 }
 
+/* strdup(), which ends kvmstat if there is no memory. */
+static char *copy(const char *s)
+{
+    size_t size = strlen(s) + 1;
+
+    return memcpy(resize(NULL, size, 1), s, size);
+}
+
 /*
  * Makes room for one more object of the given size behind the n at p, which were
  * all put there so.  Its cost does not grow with n.
@@ -1099,7 +1107,7 @@ static bool parse_format(struct event_type *type, char *text)
             type->fields[SYMBOL] = f;
     }
     free(type->print);
-    type->print = print == NULL || options.table != VMEXIT ? NULL : strdup(print);
+    type->print = print == NULL || options.table != VMEXIT ? NULL : copy(print);
     type->id = (int)value;
     return type->fields[COMMON_PID].size != 0;
 }
@@ -1324,9 +1332,9 @@ static char *name_in_command(const char *command, size_t size)
             if (value != NULL)
                 return qemu_name(value);
         } else if (option != NULL && *option == '=') {
-            return strdup(option + 1);
+            return copy(option + 1);
         } else if (option != NULL && *option == '\0' && value != NULL) {
-            return strdup(value);
+            return copy(value);
         }
     }
     return NULL;
@@ -1373,9 +1381,7 @@ static char *name_of(int pid)
     free(name);
     if (!comm_of(pid, command, sizeof(command)))
         strcpy(command, "?");
-    if ((name = strdup(command)) == NULL)
-        fail("out of memory");
-    return name;
+    return copy(command);
 }
 
 /* Ends kvmstat if a recording has more than n of something: it cannot be true. */
@@ -3960,8 +3966,7 @@ static void take_guest(uint64_t end)
         struct guest *g = guest_of((int)process);
         struct vcpu *v = id == UNKNOWN ? NULL : vcpu_of(g, id);
         free(g->name);
-        if ((g->name = strdup(name)) == NULL)
-            fail("out of memory");
+        g->name = copy(name);
         if (tid != 0)
             thread_of((int)tid, g->pid)->vcpu = v;
         if (v != NULL) {
