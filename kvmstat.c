@@ -718,6 +718,7 @@ static const struct {
  */
 
 static _Noreturn void leave(int status);
+static _Noreturn void fail_trace(const char *object);
 static void drain(uint64_t until, bool all);
 
 /* Whether a recording is reported, not this host. */
@@ -1285,6 +1286,49 @@ static void save_command(int tid);
 static void save_thread(const struct thread *t);
 static void save_guest(struct guest *g);
 
+/*
+ * What tells of guests is gone when they are, and there is another way to know or nothing
+ * to say.  But where the host has no memory or no descriptors, that would hide guests, or
+ * show threads as guests: then these end kvmstat.
+ */
+
+static void check_shortage(void)
+{
+    if (errno == ENOMEM || errno == EMFILE || errno == ENFILE)
+        fail_trace("guests");
+}
+
+/* As read_file(). */
+static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
+{
+    ssize_t n = read_file(dir, path, buf, size);
+
+    if (n < 0)
+        check_shortage();
+    return n;
+}
+
+/* As open_dir(). */
+static DIR *see_dir(int dir, const char *path)
+{
+    DIR *d = open_dir(dir, path);
+
+    if (d == NULL)
+        check_shortage();
+    return d;
+}
+
+/* As readdir(); there is no entry if d is NULL. */
+static struct dirent *see_entry(DIR *d)
+{
+    struct dirent *e = NULL;
+
+    errno = 0;
+    if (d != NULL && (e = readdir(d)) == NULL)
+        check_shortage();
+    return e;
+}
+
 /* Guests' names: what their owners chose, as bytes. */
 
 /* The value of QEMU's -name operand: what follows guest=, or comes first; ,, is a comma. */
@@ -1347,7 +1391,7 @@ static bool comm_of(int tid, char *name, size_t size)
 
     if (!is_recorded()) {
         snprintf(path, sizeof(path), "/proc/%d/comm", tid);
-        ssize_t n = read_file(AT_FDCWD, path, name, size);
+        ssize_t n = see_file(AT_FDCWD, path, name, size);
         if (n > 0)
             name[n - 1] = '\0'; /* the newline */
         return n > 0;
@@ -1373,7 +1417,7 @@ static char *name_of(int pid)
 
     snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
     if (!is_recorded())
-        size = read_file(AT_FDCWD, path, command, sizeof(command));
+        size = see_file(AT_FDCWD, path, command, sizeof(command));
     if (size > 0)
         name = name_in_command(command, (size_t)size);
     if (name != NULL && *name != '\0')
@@ -1491,7 +1535,7 @@ static int process_of(int tid)
         snprintf(path, sizeof(path), "/proc/%d/status", tid);
         if (is_recorded() && *thread_slot(tid) != NULL)
             return (*thread_slot(tid))->guest->pid;
-        if (!is_recorded() && read_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
+        if (!is_recorded() && see_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
             (tgid = strstr(status, "\nTgid:")) != NULL)
             return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
         if (world.births[tid % BIRTHS].tid != tid)
@@ -1669,8 +1713,7 @@ static int last_thread(const struct vm *m, long id)
     char path[96], text[32];
 
     snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-    return read_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
-                                                                  : -1;
+    return see_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10) : -1;
 }
 
 /* Notes, for each thread of m's guest, which of m's vCPUs debugfs says that it ran last. */
@@ -1723,6 +1766,8 @@ static bool is_descriptor(int dir, const char *path, const char *text, char rest
     char link[64];
     ssize_t size = readlinkat(dir, path, link, sizeof(link) - 1);
 
+    if (size < 0)
+        check_shortage();
     if (size <= 0 || strncmp(link, text, strlen(text)) != 0)
         return false;
     link[size] = '\0';
@@ -1737,8 +1782,8 @@ static void scan_descriptors(int pid)
     struct dirent *e;
 
     snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-    DIR *d = open_dir(AT_FDCWD, path);
-    while (d != NULL && (e = readdir(d)) != NULL) {
+    DIR *d = see_dir(AT_FDCWD, path);
+    while ((e = see_entry(d)) != NULL) {
         if (!is_descriptor(dirfd(d), e->d_name, "anon_inode:kvm-vcpu:", number))
             continue;
         int id = parse_int(number);
@@ -1755,10 +1800,10 @@ static void scan_descriptors(int pid)
 /* Finds the vCPUs of all processes, by their descriptors. */
 static void scan_processes(void)
 {
-    DIR *d = open_dir(AT_FDCWD, "/proc");
+    DIR *d = see_dir(AT_FDCWD, "/proc");
     struct dirent *e;
 
-    while (d != NULL && (e = readdir(d)) != NULL) {
+    while ((e = see_entry(d)) != NULL) {
         int pid = parse_int(e->d_name);
         if (pid > 0)
             scan_descriptors(pid);
@@ -1777,10 +1822,10 @@ static int compare_vms(const void *a, const void *b)
 /* Finds the vCPUs that m's directory has. */
 static void scan_vcpus(const struct vm *m)
 {
-    DIR *d = open_dir(world.debugfs, m->name);
+    DIR *d = see_dir(world.debugfs, m->name);
     struct dirent *e;
 
-    while (d != NULL && (e = readdir(d)) != NULL) {
+    while ((e = see_entry(d)) != NULL) {
         int id = strncmp(e->d_name, "vcpu", 4) == 0 ? parse_int(e->d_name + 4) : -1;
         if (id >= 0)
             vcpu_of(m->guest, id)->here = true;
@@ -1828,9 +1873,12 @@ static bool add_vm(const struct dirent *e, struct vm *old, size_t nold)
     struct vm key = {.inode = e->d_ino};
     struct stat st;
 
-    if (!isdigit((unsigned char)*e->d_name) || strlen(e->d_name) >= sizeof(key.name) ||
-        fstatat(world.debugfs, e->d_name, &st, 0) != 0)
+    if (!isdigit((unsigned char)*e->d_name) || strlen(e->d_name) >= sizeof(key.name))
         return true;
+    if (fstatat(world.debugfs, e->d_name, &st, 0) != 0) {
+        check_shortage();
+        return true;
+    }
     struct vm *known = nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
     world.vms = grow(world.vms, world.nvms, sizeof(*world.vms));
     struct vm *m = &world.vms[world.nvms++];
@@ -1854,7 +1902,7 @@ static bool add_vm(const struct dirent *e, struct vm *old, size_t nold)
 /* Reads the directory kvm of debugfs anew. */
 static void scan_vms(void)
 {
-    DIR *d = open_dir(world.debugfs, ".");
+    DIR *d = see_dir(world.debugfs, ".");
     struct vm *old = world.vms;
     size_t nold = world.nvms;
     struct dirent *e;
@@ -1864,7 +1912,7 @@ static void scan_vms(void)
         return;
     world.vms = NULL;
     world.nvms = 0;
-    while ((e = readdir(d)) != NULL)
+    while ((e = see_entry(d)) != NULL)
         found &= add_vm(e, old, nold);
     closedir(d);
     if (world.nvms > 1)
@@ -3450,8 +3498,8 @@ static size_t put_threads(struct text *t)
         char path[64];
         struct dirent *e;
         snprintf(path, sizeof(path), "/proc/%d/task", options.pids[i]);
-        DIR *d = open_dir(AT_FDCWD, path);
-        while (d != NULL && (e = readdir(d)) != NULL) {
+        DIR *d = see_dir(AT_FDCWD, path);
+        while ((e = see_entry(d)) != NULL) {
             if (parse_int(e->d_name) <= 0)
                 continue;
             put_bytes(t, e->d_name, strlen(e->d_name));
