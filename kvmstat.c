@@ -3548,7 +3548,7 @@ static void open_streams(void)
 
     if (d == NULL)
         fail_trace("per_cpu");
-    while ((e = readdir(d)) != NULL) {
+    while ((errno = 0, e = readdir(d)) != NULL) {
         int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
         if (cpu < 0)
             continue;
@@ -3559,6 +3559,8 @@ static void open_streams(void)
         trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
         trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
     }
+    if (errno != 0)
+        fail_trace("per_cpu");
     closedir(d);
     qsort(trace.streams, trace.nstreams, sizeof(*trace.streams), compare_streams);
     trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
