@@ -3628,7 +3628,10 @@ static void start_tracing(void)
     set("buffer_size_kb", text);
     set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
     /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
-    write_file(trace.instances, instance_path("buffer_percent"), options.write == NULL ? "0" : "1");
+    if (write_file(trace.instances, instance_path("buffer_percent"),
+            options.write == NULL ? "0" : "1") != 0 &&
+        errno != ENOENT)
+        fail_trace("buffer_percent");
     if (read_file(trace.instances, instance_path("events/header_page"), text, sizeof(text)) < 0)
         fail_trace("events/header_page");
     if (!parse_header_page(&trace.page, text))
