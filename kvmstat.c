@@ -3785,7 +3785,10 @@ static void poll_streams(bool all)
 {
     if (is_recorded())
         return;
-    poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0);
+    while (poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0) < 0) {
+        if (errno != EINTR)
+            fail("poll: %s", strerror(errno));
+    }
     for (size_t i = 0; i < trace.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
         if ((p->revents & POLLERR) != 0)
