@@ -3398,14 +3398,23 @@ static const char *choose_events(bool software)
     return NULL;
 }
 
+/* Whether the kernel has the given module of KVM. */
+static bool has_module(const char *path)
+{
+    if (access(path, F_OK) == 0)
+        return true;
+    if (errno != ENOENT)
+        fail_trace(path);
+    return false;
+}
+
 /* Reads the events' formats, decides which are needed here, and enables them. */
 static void enable_events(void)
 {
     static char text[1 << 16];
     /* Without a hardware backend beside it, kvm_pvm never fires kvm_exit. */
-    bool software = access("/sys/module/kvm_pvm", F_OK) == 0 &&
-                    access("/sys/module/kvm_intel", F_OK) != 0 &&
-                    access("/sys/module/kvm_amd", F_OK) != 0;
+    bool software = has_module("/sys/module/kvm_pvm") && !has_module("/sys/module/kvm_intel") &&
+                    !has_module("/sys/module/kvm_amd");
     char path[64];
 
     for (int i = 0; i < NEVENTS; i++) {
