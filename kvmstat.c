@@ -2511,7 +2511,10 @@ static void open_output(void)
         fail("%s: a symbolic link that others can make (give its target)", output.name);
     if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
         fail_output();
-    if (!is_free())
+    bool is_clear = is_free();
+    if (!is_clear && errno != EEXIST && errno != ENOENT)
+        fail_output();
+    if (!is_clear)
         fail("%s: not a regular file (give -w another name)", output.name);
 }
 
