@@ -4922,7 +4922,7 @@ int main(int argc, char **argv)
     /* What is closed must not come to be a file that is opened here. */
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
-            return 1;
+            fail("/dev/null: %s", strerror(errno));
     }
     parse_options(argc, argv);
     if (is_recorded())
