@@ -3565,10 +3565,11 @@ static void open_streams(void)
         if (cpu < 0)
             continue;
         snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
+        /* Before it is open: clean_up() closes what it knows. */
+        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
         int fd = openat(trace.instances, instance_path(path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             fail_trace(path);
-        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
         trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
     }
     if (errno != 0)
