@@ -411,7 +411,7 @@ static struct {
     struct pollfd *polls;    /* stdout, then new_vms, then a stream each */
     int new_vms;             /* inotify: readable when a virtual machine was made; or -1 */
     struct stream **heap;    /* room for nstreams: those with an event to count */
-    uint64_t start;          /* of the first interval, by CLOCK_MONOTONIC */
+    uint64_t start;          /* of the first interval; no event before it counts */
     uint64_t drained;        /* all events before were counted */
     uint64_t gap;            /* the latest of the streams' gaps */
     bool lossy;              /* some report lost events */
@@ -2394,6 +2394,8 @@ static void count(struct stream *s)
         }
         return;
     }
+    if (r->time < trace.start)
+        return;
     if (s->thread == NULL || s->thread->tid != tid)
         s->thread = thread_of(tid, 0);
     struct thread *t = s->thread;
@@ -3658,10 +3660,11 @@ static void start_tracing(void)
     open_debugfs();
     open_streams();
     scan_guests();
-    trace.start = trace.drained = now(CLOCK_MONOTONIC);
-    see_present(trace.start);
     if (write(trace.hold, "1", 1) != 1)
         fail_trace("tracing_on");
+    /* Only now: who makes or removes an instance meanwhile makes that write wait. */
+    trace.start = trace.drained = now(CLOCK_MONOTONIC);
+    see_present(trace.start);
     /* Files of the instance, of other users' processes and of -w and -m; whether these live. */
     keep_capabilities(OVERRIDE | SEND_SIGNALS | SEE_PROCESSES);
 }
@@ -4900,6 +4903,7 @@ static void report_recording(void)
     open_input();
     keep_capabilities(0);
     has_end = input.until != UINT64_MAX;
+    trace.start = input.from;
     drain(0, true);
     uint64_t end = input.from != 0 ? input.from : next_time();
     end = end == UINT64_MAX ? 0 : end;

@@ -82,9 +82,9 @@ done
 is "$(cut -f1-11 "$tmp/live3.out" | cut -f2- >"$tmp/rows"; sums "$tmp/rows")" \
 	"$("$kvmstat" -H -r "$tmp/w.dat" | sort -n -k1,1 -k2,2)" "and all of it is their sum"
 trace-cmd dump -i "$tmp/w.dat" --options >"$tmp/options" 2>&1
-end=$(sed -n 's/^kvmstat .* to \([0-9]*\) ns$/\1/p' "$tmp/options")
+read -r start end < <(sed -n 's/^kvmstat .* from \([0-9]*\) to \([0-9]*\) ns$/\1 \2/p' "$tmp/options")
 is "$(events "$tmp/w.dat" | perl -ne '
-	$n++ if /\]\s+(\d+)\.(\d{9}): kvm_(userspace_)?exit:/ && "$1$2" < '"$end"'; END { print $n }')" \
+	$n++ if /\]\s+(\d+)\.(\d{9}): kvm_(userspace_)?exit:/ && "$1$2" >= '"$start"' && "$1$2" < '"$end"'; END { print $n }')" \
 	"$("$kvmstat" -H -r "$tmp/w.dat" | awk -F'\t' '{ n += $3 } END { print n }')" \
 	"trace-cmd report shows each exit"
 is "$(trace-cmd report -i "$tmp/w.dat" 2>&1 >/dev/null)" "" "and complains of nothing"
