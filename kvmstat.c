@@ -1501,6 +1501,12 @@ static struct thread **thread_slot(int tid)
     return &world.threads[i];
 }
 
+/* The thread tid; NULL if it had no event yet. */
+static struct thread *known_thread(int tid)
+{
+    return world.space == 0 ? NULL : *thread_slot(tid);
+}
+
 /* Gives the table of threads the given number of slots, and leaves the dropped ones (tid 0) out. */
 static void rebuild_threads(size_t space)
 {
@@ -1531,10 +1537,11 @@ static int process_of(int tid)
     /* A number that came into use again could make a circle of births. */
     for (int generation = 0; generation < BIRTHS; generation++) {
         char path[64], status[4096], *tgid;
+        const struct thread *t = is_recorded() ? known_thread(tid) : NULL;
 
+        if (t != NULL)
+            return t->guest->pid;
         snprintf(path, sizeof(path), "/proc/%d/status", tid);
-        if (is_recorded() && *thread_slot(tid) != NULL)
-            return (*thread_slot(tid))->guest->pid;
         if (!is_recorded() && see_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
             (tgid = strstr(status, "\nTgid:")) != NULL)
             return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
@@ -1721,7 +1728,7 @@ static void see_threads(const struct vm *m)
 {
     for (size_t i = 0; i < m->guest->nvcpus; i++) {
         long id = m->guest->vcpus[i]->id;
-        struct thread *t = *thread_slot(last_thread(m, id));
+        struct thread *t = known_thread(last_thread(m, id));
 
         if (t != NULL && t->guest == m->guest)
             t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN;
@@ -2994,14 +3001,15 @@ static void set_instances(struct mmv_file *f, const struct row *rows, size_t n)
 /* Brings the values in f, which has the n vCPUs at rows, up to date. */
 static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
 {
-    struct mmv_value *value = mmv_vcpus_of(f, n).values;
+    struct mmv_value *values = mmv_vcpus_of(f, n).values;
+    size_t at = 0;
 
-    value++->value = n;
-    value++->value = metrics.lost;
-    value++->value = options.interval;
+    values[at++].value = n;
+    values[at++].value = metrics.lost;
+    values[at++].value = options.interval;
     for (int c = 0; c < NCOUNTERS; c++) {
         for (size_t i = 0; i < n; i++)
-            value++->value = rows[i].vcpu->totals[c];
+            values[at++].value = rows[i].vcpu->totals[c];
     }
 }
 
@@ -4025,7 +4033,7 @@ static void take_guest(uint64_t end)
 
     take_string(name, sizeof(name));
     uint64_t pid = take_number(8), n = take_count(4, MAX_KNOWN);
-    uint8_t *entries = (uint8_t *)take_text(n * 8, MAX_KNOWN * 8);
+    uint8_t *entries = (uint8_t *)take_text(n * 8, (size_t)MAX_KNOWN * 8);
     bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
     for (size_t i = 0; i < n; i++) {
         long id = entry_vcpu(entries, i);
@@ -4483,7 +4491,7 @@ static void report_lost(void)
         s->lost = 0;
         s->lost_more = false;
     }
-    if (t.size == 0)
+    if (t.s == NULL)
         return;
     if (is_recorded())
         fprintf(stderr, "kvmstat: %s: events lost:%.*s (record with larger buffers)\n", input.name,

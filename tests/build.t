@@ -13,7 +13,7 @@ for compiler in gcc clang "musl-gcc -static"; do
 	# shellcheck disable=SC2086 # lists of words
 	$compiler $strict -O2 -o "$tmp/kvmstat" kvmstat.c 2>"$tmp/err"
 	is "$?$(cat "$tmp/err")" 0 "$compiler: no warning"
-	is "$("$tmp/kvmstat" -V)" "kvmstat 1.1" "$compiler: it runs"
+	is "$("$tmp/kvmstat" -V)" "kvmstat 1.2" "$compiler: it runs"
 done
 is "$(file -b "$tmp/kvmstat" 2>/dev/null | grep -c 'dynamically linked')" 0 "musl: static"
 
@@ -32,7 +32,7 @@ make -s clean
 is "$(ls kvmstat 2>/dev/null)" "" "make clean"
 cd "$top" || exit 1
 
-for tool in clang-format mandoc shellcheck; do
+for tool in clang-format clang-tidy cppcheck gcc mandoc shellcheck; do
 	command -v "$tool" >/dev/null || missing=$tool
 done
 if [ -n "${missing:-}" ] && [ "${CI:-}" != true ]; then

@@ -97,10 +97,10 @@ static size_t assemble(uint8_t *p)
             {'x', 3, {0xfa, 0xeb, 0xfe}},                   /* the same, interrupts off */
         };
         size_t i = 0;
-        while (i < sizeof(code) / sizeof(code[0]) && code[i].letter != *l)
-            i++;
-        if (i == sizeof(code) / sizeof(code[0]))
-            errx(2, "-l %s: no instruction has the letter %c", letters, *l);
+        while (code[i].letter != *l) {
+            if (++i == sizeof(code) / sizeof(code[0]))
+                errx(2, "-l %s: no instruction has the letter %c", letters, *l);
+        }
         memcpy(p, code[i].code, code[i].size);
         p += code[i].size;
     }

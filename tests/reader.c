@@ -76,7 +76,6 @@ static void count_events(const uint8_t *p, size_t size)
 int main(int argc, char **argv)
 {
     size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *page = malloc(page_size);
     const struct timespec nap = {.tv_nsec = NAP};
     struct sigaction action = {.sa_handler = on_signal};
     char pattern[4096];
@@ -86,6 +85,7 @@ int main(int argc, char **argv)
         fputs("usage: reader instance\n", stderr);
         return 2;
     }
+    uint8_t *page = malloc(page_size);
     snprintf(pattern, sizeof(pattern), "%s/per_cpu/cpu*/trace_pipe_raw", argv[1]);
     if (page == NULL || glob(pattern, 0, NULL, &pipes) != 0)
         errx(1, "%s: no buffers", argv[1]);

@@ -556,7 +556,7 @@ static const struct difference {
 };
 
 /* A row of kvm-counts.tsv. */
-struct row {
+struct kvm_row {
     char file[64];              /* the recording */
     int pid;                    /* the process */
     long vcpu;                  /* the vCPU's number */
@@ -564,7 +564,7 @@ struct row {
 };
 
 /* Reads the next row of f; false at the end. */
-static bool read_row(FILE *f, struct row *row)
+static bool read_row(FILE *f, struct kvm_row *row)
 {
     char text[1024], *rest = NULL, *cell;
 
@@ -600,7 +600,7 @@ static FILE *open_rows(void)
 }
 
 /* The named difference in that cell, or NULL. */
-static const struct difference *difference_in(const struct row *row, enum counter counter)
+static const struct difference *difference_in(const struct kvm_row *row, enum counter counter)
 {
     for (size_t i = 0; i < SIZE(differences); i++) {
         const struct difference *d = &differences[i];
@@ -619,7 +619,7 @@ static void count_all(void)
 }
 
 /* Tests each column of row but for the named differences; gives how many of these there were. */
-static int is_row(const struct row *row, const char *how)
+static int is_row(const struct kvm_row *row, const char *how)
 {
     const uint64_t *got = counts_of(row->pid, row->vcpu);
     uint64_t wanted[NCOUNTERS];
@@ -665,7 +665,7 @@ static size_t row_count(void)
 static void test_captures(bool live)
 {
     FILE *f = open_rows();
-    struct row row;
+    struct kvm_row row;
     size_t nrows = 0;
     int named = 0;
 
@@ -694,7 +694,7 @@ static void test_captures(bool live)
 static void test_old_kernels(void)
 {
     FILE *f = open_rows();
-    struct row row;
+    struct kvm_row row;
 
     while (read_row(f, &row)) {
         if (strncmp(row.file, "arm64", 5) == 0)
@@ -710,7 +710,7 @@ static void test_old_kernels(void)
 static void test_software_captures(void)
 {
     FILE *f = open_rows();
-    struct row row;
+    struct kvm_row row;
 
     while (read_row(f, &row)) {
         uint64_t *c = row.counts;
