@@ -24,11 +24,16 @@ check: all tests/guest
 check-amd: all tests/guest
 	KVMSTAT=./kvmstat prove -v tests/amd.t
 
+# An hour of what check does for a minute
+load: all tests/guest
+	LOAD_SECONDS=3600 KVMSTAT=./kvmstat prove -v tests/load.t
+
 # tests/bench builds tests/reader.c itself
 bench: all tests/guest
 	tests/bench
 	tests/bench-metrics
 	tests/bench-read
+	tests/bench-scale
 
 # Beside perf kvm stat live, on the AMD host
 bench-amd: all tests/guest
@@ -65,4 +70,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/guest tests/unit tests/build
 
-.PHONY: all check check-amd bench bench-amd fuzz demo lint install uninstall clean
+.PHONY: all check check-amd load bench bench-amd fuzz demo lint install uninstall clean

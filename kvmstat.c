@@ -1397,9 +1397,10 @@ static bool comm_of(int tid, char *name, size_t size)
         return n > 0;
     }
     for (const char *line = input.commands; line != NULL && *line != '\0';) {
-        char *rest;
+        const char *rest = line;
+        uint64_t id;
         size_t length = strcspn(line, "\n");
-        if (strtol(line, &rest, 10) == tid && *rest == ' ') {
+        if (parse_digits(&rest, INT_MAX, &id) && id == (uint64_t)tid && *rest == ' ') {
             snprintf(name, size, "%.*s", (int)(line + length - rest - 1), rest + 1);
             return true;
         }
@@ -3317,14 +3318,14 @@ static void create_instance(void)
         fail_trace("tracing_on");
 }
 
-/* The one way out, for leave() and leave_by_signal(): nobody is traced any more. */
-static void clean_up(void)
+/* The one way out, for leave() and leave_by_signal(): nobody is traced any more; or false. */
+static bool clean_up(void)
 {
     int status = 0;
     pid_t ended;
 
     if (trace.janitor == 0)
-        return;
+        return true;
     for (size_t i = 0; i < trace.nstreams; i++)
         close(trace.streams[i].fd);
     if (trace.hold >= 0)
@@ -3335,17 +3336,20 @@ static void clean_up(void)
     trace.janitor = 0;
     trace.hold = -1;
     /* Somebody may have killed the janitor. */
-    if (ended < 0 || WIFSIGNALED(status) ? !remove_instance() : status != 0)
+    bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
+    if (!removed)
         fprintf(stderr,
             "kvmstat: tracefs instance %s: in use (somebody has a file of it open: "
             "rmdir it later, or the next kvmstat will)\n",
             trace.name);
+    return removed;
 }
 
 static _Noreturn void leave(int status)
 {
     remove_metrics();
-    clean_up();
+    if (!clean_up() && status == 0)
+        status = 1;
     finish_recording();
     exit(status);
 }
@@ -4389,40 +4393,36 @@ static uint64_t share(uint64_t part, uint64_t whole)
     return whole == 0 ? 0 : part * 10000 / whole;
 }
 
-/* Sets the cells of k, one of the keys of t; NULL: it has none. */
-static void set_key(struct line *line, const struct tally *t, const struct key *k)
+/* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
+static void set_key(struct line *line, const struct key *k, const struct key *all)
 {
     static const struct key none = {.id = 0};
-    uint64_t count = 0, time = 0;
-
-    for (size_t i = 0; i < t->nkeys; i++) {
-        count += t->keys[i].count;
-        time += t->keys[i].total;
-    }
     bool timed = k == NULL || k->timed != 0;
     line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
     if (k != NULL)
         key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
     k = k == NULL ? &none : k;
     set_cell(line, COLUMN_COUNT, k->count);
-    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, count), true);
-    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, time), timed);
+    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, all->count), true);
+    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, all->total), timed);
     set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
     set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
     set_hundredths(line, COLUMN_AVERAGE, k->timed == 0 ? 0 : k->total / k->timed / 10, timed);
 }
 
-/* The line of row i of v, a vCPU of g: the only one or, with -e, that of its key i. */
-static void set_line(
-    struct line *line, const char *stamp, const struct guest *g, const struct vcpu *v, size_t i)
+/* Sets the line of row to that of key k or, if the usual table is reported, of its counters. */
+static void set_line(struct line *line, const char *stamp, const struct row *row,
+    const struct key *k, const struct key *all)
 {
+    const struct vcpu *v = row->vcpu;
+
     line->cells[COLUMN_TIME] = stamp;
-    set_cell(line, COLUMN_PID, (uint64_t)g->pid);
+    set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
     set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
     if (v->id == UNKNOWN)
         line->cells[COLUMN_VCPU] = "?";
     if (options.table != USUAL) {
-        set_key(line, &v->tally, i < v->tally.nkeys ? &v->tally.keys[i] : NULL);
+        set_key(line, k, all);
         return;
     }
     for (int c = 0; c < NCOUNTERS; c++)
@@ -4516,16 +4516,22 @@ static void widen(int widths[NCOLUMNS], const struct line *line)
     }
 }
 
-/* Makes widths wide enough for the lines of row or, if t is not NULL, appends these; gives how
- * many. */
+/*
+ * Appends the lines of row to t, in columns of the given widths; NULL: makes widths wide
+ * enough for them.  Gives how many they are: with -e, one for each key.
+ */
 static size_t put_row(
     struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
 {
-    size_t nkeys = row->vcpu->tally.nkeys, n = nkeys == 0 ? 1 : nkeys;
+    const struct tally *tally = &row->vcpu->tally;
+    size_t n = tally->nkeys == 0 ? 1 : tally->nkeys;
+    struct key all = {.id = OTHER_KEYS};
     struct line line;
 
+    for (size_t i = 0; i < tally->nkeys; i++)
+        add_key(&all, &tally->keys[i]);
     for (size_t i = 0; i < n; i++) {
-        set_line(&line, stamp, row->guest, row->vcpu, i);
+        set_line(&line, stamp, row, i < tally->nkeys ? &tally->keys[i] : NULL, &all);
         if (t == NULL)
             widen(widths, &line);
         else
@@ -4545,6 +4551,8 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 
     for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
+    if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also above no row */
+        widths[COLUMN_TIME] = (int)strlen(stamp);
     for (size_t i = 0; i < nrows; i++) {
         struct tally *tally = &rows[i].vcpu->tally;
         if (tally->nkeys > 1)

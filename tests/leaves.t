@@ -143,4 +143,17 @@ is "$("$kvmstat" -H 0.2 1 | awk '{ print $2, ($3 > 0) }' | xargs)" "0 1 1 1" \
 umount /sys/kernel/tracing
 ok $? "and holds nothing of the mount"
 
+# Somebody has a file of the instance open, and does not close it.
+start_kvmstat held 1 1
+kvm=$pid
+exec {held}<"$instances/kvmstat.$kvm/trace_clock"
+wait "$kvm"
+is "$?$(cat "$tmp/held.err")" "1kvmstat: tracefs instance kvmstat.$kvm: in use (somebody has a file of it open: rmdir it later, or the next kvmstat will)" \
+	"an instance in use: status 1, and a line that says so"
+is "$(cat "$instances/kvmstat.$kvm/events/enable")" 0 "its events are off"
+exec {held}<&-
+"$kvmstat" 0.1 1 >/dev/null 2>&1
+[ ! -e "$instances/kvmstat.$kvm" ]
+ok $? "the next kvmstat removes it"
+
 done_testing
