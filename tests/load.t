@@ -22,7 +22,7 @@ guests() {
 hog() {
 	while [ ! -e "$tmp/stop" ]; do
 		sleep 2
-		"$guest" -l on -n 100000 </dev/null >/dev/null 2>&1
+		"$guest" -l on -n 100000 </dev/null >>"$tmp/hog.did" 2>/dev/null
 	done
 }
 
@@ -36,12 +36,15 @@ stops() {
 	done
 }
 
-# size PID: resident KiB, descriptors, threads
+# size PID: resident KiB, descriptors and threads; the least of a while, for it may be at work
 size() {
-	echo "$(awk '$1 == "VmRSS:" { print $2 }' "/proc/$1/status") $(ls "/proc/$1/fd" | wc -l) $(ls "/proc/$1/task" | wc -l)"
+	for _ in {1..30}; do
+		echo "$(awk '$1 == "VmRSS:" { print $2 }' "/proc/$1/status") $(ls "/proc/$1/fd" | wc -l) $(ls "/proc/$1/task" | wc -l)"
+		sleep 0.03
+	done | sort -n -k 2,2 -k 1,1 | head -n 1
 }
 
-start_kvmstat large -H 0.1
+start_kvmstat large -H -b 32768 0.1
 large=$pid
 start_kvmstat small -H -b 16 0.1
 small=$pid
@@ -83,23 +86,22 @@ for kvm in large small; do
 			expected oi 50 <"$tmp/io.did"
 			expected oh 30 <"$tmp/moving.did"
 			expected mr 40 <"$tmp/mmio.did"
+			expected on 100000 <"$tmp/hog.did"
 		} | awk '{ n[$1] += $3 } END { for (pid in n) print "made", pid, n[pid] }'
-	} | awk -v lost="$lost" '
-		{ n[$1, $2] = $3 }
+	} | awk '
+		{ n[$1, $2] = $3; total[$1] += $3 }
 		$1 == "made" { made[$2] }
 		END {
 			for (pid in made) {
 				guests++
-				if (n["got", pid] == n["made", pid]) continue
-				if (n["got", pid] > n["made", pid]) more++
-				less++
-				missing += n["made", pid] - n["got", pid]
+				wrong += n["got", pid] != n["made", pid]
 			}
-			print guests + 0, less + 0, missing + 0, more + 0
+			print guests + 0, wrong + 0, total["made"] - total["got"]
 		}' >"$tmp/$kvm.result"
-	read -r guests less missing more <"$tmp/$kvm.result"
-	note "$kvm buffers: $guests guests; $less of them short of $missing exits; $lost events lost, as reported"
-	[ "$guests" -gt "$((seconds / 2))" ] && [ "$missing" -le "$lost" ] && [ "$more" = 0 ]
+	read -r guests wrong missing <"$tmp/$kvm.result"
+	note "$kvm buffers: $guests guests, $wrong of them not right: $missing exits short; $lost events lost, as reported"
+	[ "$guests" -gt "$((seconds / 2))" ] && [ "$missing" -ge 0 ] && [ "$missing" -le "$lost" ] &&
+		[ "$wrong" -eq 0 -o "$lost" -gt 0 ]
 	ok $? "$kvm buffers: each count is right, or its loss is reported"
 done
 [ "$lost" -gt 0 ]
