@@ -74,8 +74,6 @@
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
 #define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
-#define PID_VCPUS 255             /* -m: vCPUs of a process that its id tells apart in PCP */
-#define MIN_ROOM 64u              /* -m: vCPUs that the file has room for at first */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
@@ -276,7 +274,9 @@ struct column {
     const char *name;    /* its header */
     int width;           /* at least, in characters; text is to the right, or, if < 0, left */
     char before;         /* what stands between it and the column before, or a blank */
-    const char *meaning; /* for -h */
+    const char *meaning; /* for -h and -m */
+    uint32_t item;       /* -m: its number in PCP, which is not changed or used again, ever */
+    const char *help;    /* -m: what the manual says beyond the meaning */
 };
 
 /* A trace event that kvmstat can count. */
@@ -301,79 +301,6 @@ struct symbol {
 struct reason {
     uint64_t code;        /* the reason's number */
     enum counter counter; /* its column */
-};
-
-/*
- * A memory mapped values (MMV) file of Performance Co-Pilot, version 3, as mmv(5)
- * describes it.  Numbers are in host order, offsets in bytes from the file's start.
- */
-struct mmv_header {
-    char magic[4];                /* "MMV" */
-    int32_t version;              /* 3 */
-    volatile uint64_t generation; /* a reader uses the file while both are equal and not 0, ... */
-    uint64_t generation_too;      /* ... and reads its structure anew when they changed */
-    int32_t ntocs;                /* entries of mmv_file.toc */
-    int32_t flags;                /* MMV_PROCESS */
-    int32_t pid;                  /* of kvmstat */
-    int32_t cluster;              /* MMV_CLUSTER */
-};
-
-/* Where the things of a type are. */
-struct mmv_toc {
-    int32_t type;    /* MMV_INDOMS and so on */
-    int32_t count;   /* how many */
-    uint64_t offset; /* of the first */
-};
-
-/* An instance domain: what vCPUs there are. */
-struct mmv_indom {
-    uint32_t serial;    /* MMV_SERIAL */
-    uint32_t count;     /* of its instances */
-    uint64_t instances; /* offset of the first */
-    uint64_t meaning;   /* offset of the short help text */
-    uint64_t help;      /* offset of the long one */
-};
-
-/* An instance: a vCPU. */
-struct mmv_instance {
-    uint64_t indom; /* offset of its domain */
-    uint32_t pad;   /* 0 */
-    int32_t id;     /* vcpu.instance */
-    uint64_t name;  /* offset of PID/VCPU */
-};
-
-/* What a metric is. */
-struct mmv_metric {
-    uint64_t name;    /* offset of what is behind "mmv.kvmstat." */
-    uint32_t item;    /* its number */
-    int32_t type;     /* MMV_U64 or MMV_STRING */
-    int32_t semantic; /* MMV_COUNTER and so on */
-    uint32_t unit;    /* MMV_NONE and so on */
-    int32_t indom;    /* MMV_SERIAL; -1 if it has one value only */
-    uint32_t pad;     /* 0 */
-    uint64_t meaning; /* offset of the short help text */
-    uint64_t help;    /* offset of the long one */
-};
-
-/* A value of a metric. */
-struct mmv_value {
-    volatile uint64_t value; /* it; that of a string is 0 */
-    uint64_t extra;          /* a string's offset */
-    uint64_t metric;         /* offset of its metric */
-    uint64_t instance;       /* offset of its instance; 0: it has none */
-};
-
-/* A label of an instance. */
-struct mmv_label {
-    uint32_t flags;  /* MMV_INSTANCE_LABEL */
-    uint32_t serial; /* MMV_SERIAL */
-    int32_t id;      /* the instance's */
-    char json[244];  /* {"guest":NAME} */
-};
-
-/* A text, with a NUL behind. */
-struct mmv_text {
-    char s[256]; /* its bytes */
 };
 
 /* What the user asked for. */
@@ -442,21 +369,6 @@ static struct {
     struct text guests;   /* the GUEST options of those that are gone */
 } output = {.dir = -1};
 
-/* The metrics that Performance Co-Pilot is given (-m). */
-static struct {
-    char *name;            /* the file's path, as it can be printed */
-    int dir;               /* its directory, or -1 */
-    dev_t dev;             /* with ino: the file that may be replaced; ours, or a dead kvmstat's */
-    ino_t ino;             /* 0 if there is none */
-    int fd;                /* the file; its lock tells that kvmstat lives */
-    struct mmv_file *file; /* it, in memory; NULL before */
-    size_t size;           /* bytes of it */
-    size_t room;           /* vCPUs that fit in that */
-    uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
-    int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
-    uint64_t lost;         /* events, since the start */
-} metrics = {.dir = -1, .fd = -1};
-
 /* Everything that is known of guests. */
 static struct {
     struct guest **guests;   /* in order of pid */
@@ -490,118 +402,48 @@ static volatile sig_atomic_t signalled;
 
 /* The usual table, in the order of a line; time is there with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
-    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
-    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
-    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
-    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
-    [FIRST_COUNT +
-        IRQWX] = {"irqwx", 6, ' ', "exits because the guest can take an interrupt again"},
-    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
-    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
-    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
-    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
-    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
+    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)", 0, NULL},
+    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine", 0, NULL},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it", 0, NULL},
+    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason", 1,
+        "An exit whose reason has no column counts in exits only."},
+    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted", 2,
+        "A guest that halts has nothing to do until an interrupt comes."},
+    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came", 3,
+        "The host's own timer makes some on each vCPU that runs."},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits because the guest can take an interrupt again",
+        4,
+        "The hypervisor asked for such an exit, to be told when the guest can take an "
+        "interrupt that waits."},
+    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O", 5,
+        "The guest accessed a device by one of the processor's I/O ports."},
+    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O", 6,
+        "An exit for memory-mapped I/O that the processor reports as a page table violation "
+        "counts in mmiox, not in eptv."},
+    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest", 7,
+        "Those that the hardware delivers without the hypervisor's help are not counted."},
+    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated", 8,
+        "The hypervisor carried them out, in place of the processor."},
+    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations", 9,
+        "The guest touched memory that the host had not mapped for it yet, or no longer."},
 };
 
 /* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
 static const struct column key_columns[NKEYCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', NULL},
-    [COLUMN_PID] = {"pid", 6, ' ', NULL},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
-    [COLUMN_KEY] = {NULL, -15, '|', NULL},
-    [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
-    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows"},
-    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times"},
-    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
-    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
-    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
+    [COLUMN_TIME] = {"time", 4, ' ', NULL, 0, NULL},
+    [COLUMN_PID] = {"pid", 6, ' ', NULL, 0, NULL},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL, 0, NULL},
+    [COLUMN_KEY] = {NULL, -15, '|', NULL, 0, NULL},
+    [COLUMN_COUNT] = {"count", 7, ' ', "how often", 0, NULL},
+    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows", 0,
+        NULL},
+    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times", 0, NULL},
+    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds", 0, NULL},
+    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time", 0, NULL},
+    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time", 0, NULL},
 };
 
-static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
-
-/* mmv(5): what a number in the file means. */
-enum {
-    MMV_CLUSTER = 1086, /* any, but the same on all hosts, and no other program's */
-    MMV_SERIAL = 1,     /* of the only instance domain */
-    MMV_PROCESS = 2,    /* flag: valid while the process lives */
-    MMV_INSTANCE_LABEL = 32,
-    MMV_INDOMS = 1, /* types of a mmv_toc */
-    MMV_INSTANCES = 2,
-    MMV_METRICS = 3,
-    MMV_VALUES = 4,
-    MMV_TEXTS = 5,
-    MMV_LABELS = 6,
-    MMV_U64 = 3, /* types of a mmv_metric */
-    MMV_STRING = 6,
-    MMV_COUNTER = 1, /* semantics: it only grows, */
-    MMV_INSTANT = 3, /* goes up and down, */
-    MMV_DISCRETE = 4 /* or stays as it is */
-};
-enum { MMV_NONE = 0, MMV_COUNT = 0x00100000, MMV_NANOSECONDS = 0x01000000 }; /* units */
-
-/* The metrics of -m: the counters, then these, of which the vCPUs have the first. */
-enum { METRIC_NAME = NCOUNTERS, METRIC_VCPUS, METRIC_LOST, METRIC_INTERVAL, NMETRICS };
-enum { NVCPUMETRICS = METRIC_VCPUS };
-
-static const struct {
-    uint32_t item;       /* its number in PCP; not changed, and not used again, ever */
-    int32_t type;        /* mmv_metric.type */
-    int32_t semantic;    /* mmv_metric.semantic */
-    uint32_t unit;       /* mmv_metric.unit */
-    const char *name;    /* NULL: its column's */
-    const char *meaning; /* the same */
-    const char *help;    /* what the manual says beyond that */
-} metric_types[NMETRICS] = {
-    [EXITS] = {1, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "An exit whose reason has no column counts in exits only."},
-    [HALTX] = {2, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "A guest that halts has nothing to do until an interrupt comes."},
-    [IRQX] = {3, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The host's own timer makes some on each vCPU that runs."},
-    [IRQWX] = {4, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The hypervisor asked for such an exit, to be told when the guest can take an "
-        "interrupt that waits."},
-    [IOX] = {5, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The guest accessed a device by one of the processor's I/O ports."},
-    [MMIOX] = {6, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "An exit for memory-mapped I/O that the processor reports as a page table violation "
-        "counts in mmiox, not in eptv."},
-    [IRQS] = {7, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "Those that the hardware delivers without the hypervisor's help are not counted."},
-    [EMUL] = {8, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The hypervisor carried them out, in place of the processor."},
-    [EPTV] = {9, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The guest touched memory that the host had not mapped for it yet, or no longer."},
-    [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
-        "The name is the one that the monitor was given, else the process's."},
-    [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
-        "With -p, those of its processes."},
-    [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start",
-        "As long as it stays the same, the counters are exact."},
-    [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
-        "the interval of the reports", "Values are brought up to date once an interval."},
-};
-
-/* What comes first in the file of -m. */
-struct mmv_file {
-    struct mmv_header header;            /* it */
-    struct mmv_toc toc[6];               /* where the rest is */
-    struct mmv_indom indom;              /* the vCPUs */
-    struct mmv_metric metrics[NMETRICS]; /* in the order of metric_types */
-    struct mmv_text about[NMETRICS][3];  /* their names, short and long help texts */
-    struct mmv_text about_vcpus;         /* the instance domain's help text */
-};
-
-/* What follows in it: of each vCPU. */
-struct mmv_vcpus {
-    struct mmv_text *ids;           /* PID/VCPU ... */
-    struct mmv_text *names;         /* and, behind all of these, the guest's name */
-    struct mmv_label *labels;       /* the same as a label */
-    struct mmv_instance *instances; /* the instance */
-    struct mmv_value *values;       /* metric by metric, behind those that are no vCPU's */
-};
+static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)", 0, NULL};
 
 /* By enum table: as -e names them, and what their key is. */
 static const struct {
@@ -2767,6 +2609,164 @@ static void finish_recording(void)
 
 static const char mmv_name[] = "kvmstat", mmv_new_name[] = ".kvmstat"; /* agents skip dot files */
 
+enum {
+    PID_VCPUS = 255, /* vCPUs of a process that its id tells apart in PCP */
+    MIN_ROOM = 64    /* vCPUs that the file has room for at first */
+};
+
+/*
+ * The file, of version 3 of memory mapped values (MMV), as mmv(5) describes it.  Numbers are in
+ * host order, offsets in bytes from the file's start.
+ */
+struct mmv_header {
+    char magic[4];                /* "MMV" */
+    int32_t version;              /* 3 */
+    volatile uint64_t generation; /* a reader uses the file while both are equal and not 0, ... */
+    uint64_t generation_too;      /* ... and reads its structure anew when they changed */
+    int32_t ntocs;                /* entries of mmv_file.toc */
+    int32_t flags;                /* MMV_PROCESS */
+    int32_t pid;                  /* of kvmstat */
+    int32_t cluster;              /* MMV_CLUSTER */
+};
+
+/* Where the things of a type are. */
+struct mmv_toc {
+    int32_t type;    /* MMV_INDOMS and so on */
+    int32_t count;   /* how many */
+    uint64_t offset; /* of the first */
+};
+
+/* An instance domain: what vCPUs there are. */
+struct mmv_indom {
+    uint32_t serial;    /* MMV_SERIAL */
+    uint32_t count;     /* of its instances */
+    uint64_t instances; /* offset of the first */
+    uint64_t meaning;   /* offset of the short help text */
+    uint64_t help;      /* offset of the long one */
+};
+
+/* An instance: a vCPU. */
+struct mmv_instance {
+    uint64_t indom; /* offset of its domain */
+    uint32_t pad;   /* 0 */
+    int32_t id;     /* vcpu.instance */
+    uint64_t name;  /* offset of PID/VCPU */
+};
+
+/* What a metric is. */
+struct mmv_metric {
+    uint64_t name;    /* offset of what is behind "mmv.kvmstat." */
+    uint32_t item;    /* its number */
+    int32_t type;     /* MMV_U64 or MMV_STRING */
+    int32_t semantic; /* MMV_COUNTER and so on */
+    uint32_t unit;    /* MMV_NONE and so on */
+    int32_t indom;    /* MMV_SERIAL; -1 if it has one value only */
+    uint32_t pad;     /* 0 */
+    uint64_t meaning; /* offset of the short help text */
+    uint64_t help;    /* offset of the long one */
+};
+
+/* A value of a metric. */
+struct mmv_value {
+    volatile uint64_t value; /* it; that of a string is 0 */
+    uint64_t extra;          /* a string's offset */
+    uint64_t metric;         /* offset of its metric */
+    uint64_t instance;       /* offset of its instance; 0: it has none */
+};
+
+/* A label of an instance. */
+struct mmv_label {
+    uint32_t flags;  /* MMV_INSTANCE_LABEL */
+    uint32_t serial; /* MMV_SERIAL */
+    int32_t id;      /* the instance's */
+    char json[244];  /* {"guest":NAME} */
+};
+
+/* A text, with a NUL behind. */
+struct mmv_text {
+    char s[256]; /* its bytes */
+};
+
+/* mmv(5): what a number in the file means. */
+enum {
+    MMV_CLUSTER = 1086, /* any, but the same on all hosts, and no other program's */
+    MMV_SERIAL = 1,     /* of the only instance domain */
+    MMV_PROCESS = 2,    /* flag: valid while the process lives */
+    MMV_INSTANCE_LABEL = 32,
+    MMV_INDOMS = 1, /* types of a mmv_toc */
+    MMV_INSTANCES = 2,
+    MMV_METRICS = 3,
+    MMV_VALUES = 4,
+    MMV_TEXTS = 5,
+    MMV_LABELS = 6,
+    MMV_U64 = 3, /* types of a mmv_metric */
+    MMV_STRING = 6,
+    MMV_COUNTER = 1, /* semantics: it only grows, */
+    MMV_INSTANT = 3, /* goes up and down, */
+    MMV_DISCRETE = 4 /* or stays as it is */
+};
+enum { MMV_NONE = 0, MMV_COUNT = 0x00100000, MMV_NANOSECONDS = 0x01000000 }; /* units */
+
+/* The metrics of -m: the counters, then these, of which the vCPUs have the first. */
+enum { METRIC_NAME = NCOUNTERS, METRIC_VCPUS, METRIC_LOST, METRIC_INTERVAL, NMETRICS };
+enum { NVCPUMETRICS = METRIC_VCPUS };
+
+/* A metric. */
+struct metric {
+    uint32_t item;       /* column.item */
+    int32_t type;        /* mmv_metric.type */
+    int32_t semantic;    /* mmv_metric.semantic */
+    uint32_t unit;       /* mmv_metric.unit */
+    const char *name;    /* behind "mmv.kvmstat." */
+    const char *meaning; /* the short help text */
+    const char *help;    /* the long one: what the manual says beyond that */
+};
+
+static const struct metric other_metrics[NMETRICS] = {
+    [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
+        "The name is the one that the monitor was given, else the process's."},
+    [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
+        "With -p, those of its processes."},
+    [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start",
+        "As long as it stays the same, the counters are exact."},
+    [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
+        "the interval of the reports", "Values are brought up to date once an interval."},
+};
+
+/* What comes first in the file of -m. */
+struct mmv_file {
+    struct mmv_header header;            /* it */
+    struct mmv_toc toc[6];               /* where the rest is */
+    struct mmv_indom indom;              /* the vCPUs */
+    struct mmv_metric metrics[NMETRICS]; /* the counters', then the others' */
+    struct mmv_text about[NMETRICS][3];  /* their names, short and long help texts */
+    struct mmv_text about_vcpus;         /* the instance domain's help text */
+};
+
+/* What follows in it: of each vCPU. */
+struct mmv_vcpus {
+    struct mmv_text *ids;           /* PID/VCPU ... */
+    struct mmv_text *names;         /* and, behind all of these, the guest's name */
+    struct mmv_label *labels;       /* the same as a label */
+    struct mmv_instance *instances; /* the instance */
+    struct mmv_value *values;       /* metric by metric, behind those that are no vCPU's */
+};
+
+/* The metrics that Performance Co-Pilot is given (-m). */
+static struct {
+    char *name;            /* the file's path, as it can be printed */
+    int dir;               /* its directory, or -1 */
+    dev_t dev;             /* with ino: the file that may be replaced; ours, or a dead kvmstat's */
+    ino_t ino;             /* 0 if there is none */
+    int fd;                /* the file; its lock tells that kvmstat lives */
+    struct mmv_file *file; /* it, in memory; NULL before */
+    size_t size;           /* bytes of it */
+    size_t room;           /* vCPUs that fit in that */
+    uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
+    int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
+    uint64_t lost;         /* events, since the start */
+} metrics = {.dir = -1, .fd = -1};
+
 /* Says that the file could not be made, as errno tells, and ends kvmstat. */
 static _Noreturn void fail_metrics(void)
 {
@@ -2939,17 +2939,21 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
 static void set_metrics(struct mmv_file *f)
 {
     for (int i = 0; i < NMETRICS; i++) {
-        const struct column *column = &counter_columns[FIRST_COUNT + (i < NCOUNTERS ? i : 0)];
-        bool own = metric_types[i].name != NULL;
+        struct metric metric = other_metrics[i];
         struct mmv_text *about = f->about[i];
-        strcpy(about[0].s, own ? metric_types[i].name : column->name);
-        strcpy(about[1].s, own ? metric_types[i].meaning : column->meaning);
-        strcpy(about[2].s, metric_types[i].help);
+        if (i < NCOUNTERS) {
+            const struct column *c = &counter_columns[FIRST_COUNT + i];
+            metric = (struct metric){
+                c->item, MMV_U64, MMV_COUNTER, MMV_COUNT, c->name, c->meaning, c->help};
+        }
+        strcpy(about[0].s, metric.name);
+        strcpy(about[1].s, metric.meaning);
+        strcpy(about[2].s, metric.help);
         f->metrics[i] = (struct mmv_metric){.name = offset_of(f, &about[0]),
-            .item = metric_types[i].item,
-            .type = metric_types[i].type,
-            .semantic = metric_types[i].semantic,
-            .unit = metric_types[i].unit,
+            .item = metric.item,
+            .type = metric.type,
+            .semantic = metric.semantic,
+            .unit = metric.unit,
             .indom = i < NVCPUMETRICS ? MMV_SERIAL : -1,
             .meaning = offset_of(f, &about[1]),
             .help = offset_of(f, &about[2])};
@@ -4544,7 +4548,7 @@ static size_t put_row(
 static size_t put_rows(struct text *t, const char *stamp, bool header)
 {
     static struct text list;
-    int widths[NCOLUMNS], n;
+    int widths[NCOLUMNS] = {0}, n;
     const struct column *columns = table_columns(&n);
     size_t nrows, nlines = 0;
     const struct row *rows = list_rows(&list, has_row, &nrows);
