@@ -32,6 +32,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -70,10 +71,11 @@
 #define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
 #define MAX_KNOWN (1u << 17)      /* -r: threads, or vCPUs, beyond any host's */
-#define MAX_QUIET 1000000u        /* -r: reports without an event */
+#define MAX_QUIET 1000000u        /* -r: reports without an event, in a row */
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
 #define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
+#define MAX_NAME 1023             /* bytes of a guest's name that are kept */
 #define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
@@ -110,6 +112,7 @@ enum field_name {
     GPA,
     RW,
     PORT,
+    CLONE_FLAGS,
     SYMBOL, /* whichever it is that print fmt has the first table of names for */
     NFIELDS
 };
@@ -471,6 +474,7 @@ static const char *const field_names[NFIELDS] = {
     [GPA] = "gpa",
     [RW] = "rw",
     [PORT] = "port",
+    [CLONE_FLAGS] = "clone_flags",
     [SYMBOL] = "?", /* no field's */
 };
 
@@ -856,7 +860,7 @@ static void find_clock_offset(void)
 }
 
 /* Capabilities that are needed while it reports, as bits: linux/capability.h. */
-enum { OVERRIDE = 1 << 1, SEND_SIGNALS = 1 << 5, SEE_PROCESSES = 1 << 19 };
+enum { OVERRIDE = 1 << 1, OWN = 1 << 3, SEND_SIGNALS = 1 << 5, SEE_PROCESSES = 1 << 19 };
 
 /* Gives up all capabilities of this process but those of the first 32 that are in kept. */
 static void keep_capabilities(uint32_t kept)
@@ -1263,8 +1267,10 @@ static char *name_of(int pid)
         size = see_file(AT_FDCWD, path, command, sizeof(command));
     if (size > 0)
         name = name_in_command(command, (size_t)size);
-    if (name != NULL && *name != '\0')
+    if (name != NULL && *name != '\0') {
+        name[strnlen(name, MAX_NAME)] = '\0';
         return name;
+    }
     free(name);
     if (!comm_of(pid, command, sizeof(command)))
         strcpy(command, "?");
@@ -1782,6 +1788,10 @@ static void scan_guests(void)
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->alive = false;
     if (world.debugfs < 0) {
+        for (size_t i = 0; i < world.nguests; i++) {
+            for (size_t j = 0; j < world.guests[i]->nvcpus; j++)
+                world.guests[i]->vcpus[j]->here = false;
+        }
         scan_processes();
         return;
     }
@@ -1926,14 +1936,17 @@ static void forget_guests(void)
 {
     size_t kept = 0;
 
+    /* All of these first: what fails in there ends kvmstat, which looks at all guests then. */
+    for (size_t i = 0; i < world.nguests; i++) {
+        if (!world.guests[i]->alive && !world.guests[i]->busy)
+            save_guest(world.guests[i]);
+    }
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        if (g->alive || g->busy) {
+        if (g->alive || g->busy)
             world.guests[kept++] = g;
-            continue;
-        }
-        save_guest(g);
-        free_guest(g);
+        else
+            free_guest(g);
     }
     world.nguests = kept;
 }
@@ -2238,8 +2251,9 @@ static void count(struct stream *s)
         return;
     if (type == &events[TASK_NEWTASK]) {
         int child = (int)field_value(r, type->fields[PID]);
+        bool is_thread = (field_value(r, type->fields[CLONE_FLAGS]) & CLONE_THREAD) != 0;
         if (child > 0) {
-            world.births[child % BIRTHS].tid = child;
+            world.births[child % BIRTHS].tid = is_thread ? child : 0;
             world.births[child % BIRTHS].parent = tid;
         }
         return;
@@ -2788,7 +2802,7 @@ static const char *pcp_directory(void)
 
     if (env != NULL && *env != '\0')
         return env;
-    conf = conf != NULL ? conf : "/etc/pcp.conf";
+    conf = conf != NULL && *conf != '\0' ? conf : "/etc/pcp.conf";
     metrics.name = printed(conf);
     if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
         fail_metrics();
@@ -3573,6 +3587,7 @@ static int compare_streams(const void *a, const void *b)
 static void open_streams(void)
 {
     DIR *d = open_dir(trace.instances, instance_path("per_cpu"));
+    struct rlimit files;
     struct dirent *e;
     char path[64];
 
@@ -3593,6 +3608,12 @@ static void open_streams(void)
     if (errno != 0)
         fail_trace("per_cpu");
     closedir(d);
+    /* With -w, each CPU that has events needs a file, sooner or later. */
+    if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+        files.rlim_cur < 2 * trace.nstreams + 20) {
+        errno = EMFILE;
+        fail_trace("-w");
+    }
     qsort(trace.streams, trace.nstreams, sizeof(*trace.streams), compare_streams);
     trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + trace.nstreams, sizeof(*trace.polls));
@@ -3681,8 +3702,12 @@ static void start_tracing(void)
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
     trace.start = trace.drained = now(CLOCK_MONOTONIC);
     see_present(trace.start);
-    /* Files of the instance, of other users' processes and of -w and -m; whether these live. */
-    keep_capabilities(OVERRIDE | SEND_SIGNALS | SEE_PROCESSES);
+    /*
+     * Files of the instance, of other users' processes and of -w and -m; whether these live;
+     * and to replace somebody's file in a sticky directory.
+     */
+    keep_capabilities(
+        OVERRIDE | SEND_SIGNALS | SEE_PROCESSES | (options.write != NULL ? (uint32_t)OWN : 0));
 }
 
 /*
@@ -4040,6 +4065,7 @@ static void take_guest(uint64_t end)
     char name[MAX_TEXT];
 
     take_string(name, sizeof(name));
+    name[strnlen(name, MAX_NAME)] = '\0';
     uint64_t pid = take_number(8), n = take_count(4, MAX_KNOWN);
     uint8_t *entries = (uint8_t *)take_text(n * 8, (size_t)MAX_KNOWN * 8);
     bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
@@ -4053,8 +4079,10 @@ static void take_guest(uint64_t end)
             continue;
         struct guest *g = guest_of((int)process);
         struct vcpu *v = id == UNKNOWN ? NULL : vcpu_of(g, id);
-        free(g->name);
-        g->name = copy(name);
+        if (g->name == NULL || strcmp(g->name, name) != 0) {
+            free(g->name);
+            g->name = copy(name);
+        }
         if (tid != 0)
             thread_of((int)tid, g->pid)->vcpu = v;
         if (v != NULL) {
@@ -4197,8 +4225,8 @@ static void open_input(void)
     take_buffers();
     bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
                      strcmp(input.clock, "ppc-tb") == 0;
-    if (countless && (options.interval != 0 || options.stamp != 0))
-        fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval and -T out)",
+    if (countless && (options.interval != 0 || options.stamp != 0 || options.table != USUAL))
+        fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
             input.name, input.clock);
     trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
     size_t share = READ_AHEAD / (trace.nstreams + 1);
@@ -4906,11 +4934,7 @@ static uint64_t last_time(void)
  */
 static void limit_quiet(uint64_t end, uint64_t next)
 {
-    static uint64_t quiet; /* reports without an event */
-    uint64_t gap = (next - end) / options.interval;
-
-    quiet += gap > 0;
-    if (quiet + gap > MAX_QUIET)
+    if ((next - end) / options.interval > MAX_QUIET)
         fail("%s: no event for more than %u intervals (give a longer one)", input.name, MAX_QUIET);
 }
 

@@ -273,7 +273,7 @@ says "CPU 0: a time stamp that cannot be $damaged" "$tmp/future.dat"
 edit late.dat 'substr($_, 286720, 8) = pack("Q", 1 << 62)'
 says "no event for more than 1000000 intervals (give a longer one)" "$tmp/late.dat" 1
 edit tsc.dat 's/\[local\] global/[x86-tsc] loca/'
-says "its trace clock, x86-tsc, does not tell nanoseconds (leave interval and -T out)" "$tmp/tsc.dat" 1
+says "its trace clock, x86-tsc, does not tell nanoseconds (leave interval, -e and -T out)" "$tmp/tsc.dat" 1
 is "$("$kvmstat" -H -r "$tmp/tsc.dat")" "$("$kvmstat" -H -r "$captures/svm-6.1-mix2.dat")" \
 	"without an interval its counts are right"
 printf '%s' $'name: \e[31m' >"$tmp/"$'esc\e[31m'

@@ -39,6 +39,15 @@ is "$(tail -n 1 "$tmp/late.out" | cut -f 1)" "$again" "and has no row when it ha
 end "$kvm"
 is "$(ls "$instances" | grep -c "kvmstat.$kvm")" 0 "the instance is removed without CAP_SYS_ADMIN"
 
+# In a sticky directory, only who has CAP_FOWNER may replace somebody else's file.
+mkdir -m 1777 "$tmp/sticky"
+chown nobody "$tmp/sticky"
+echo old >"$tmp/sticky/web.dat"
+chown daemon "$tmp/sticky/web.dat"
+"$kvmstat" -w "$tmp/sticky/web.dat" 0.1 1 >/dev/null 2>"$tmp/err"
+is "$?$(grep -v 'no virtual machine' "$tmp/err")" 0 "-w replaces another user's file in a sticky directory"
+"$kvmstat" -r "$tmp/sticky/web.dat" >/dev/null 2>&1
+is $? 0 "by a recording"
 strace -qq -e trace=capset -o "$tmp/trace" "$kvmstat" -r "$here/captures/vmx-6.1-mix2.dat" >/dev/null
 like "$(cat "$tmp/trace")" 'effective=0, permitted=0, inheritable=0}\) = 0' "-r needs none"
 

@@ -1399,12 +1399,18 @@ static void add_newtask(void)
     event_of_id[events[TASK_NEWTASK].id] = &events[TASK_NEWTASK];
 }
 
-/* Thread parent starts thread child of the same process. */
-static void start_thread(int parent, int child)
+/* Thread parent starts child, a thread of the same process or another process. */
+static void start_task(int parent, int child, bool is_thread)
 {
-    struct sent e = {TASK_NEWTASK, parent, {[PID] = (uint64_t)child}};
+    struct sent e = {TASK_NEWTASK, parent,
+        {[PID] = (uint64_t)child, [CLONE_FLAGS] = is_thread ? CLONE_THREAD : 0}};
 
     count_one(&e);
+}
+
+static void start_thread(int parent, int child)
+{
+    start_task(parent, child, true);
 }
 
 /* Which process a thread's events are put down to, once the thread is gone. */
@@ -1423,6 +1429,10 @@ static void test_processes(void)
     ok(counts_of(TID + 3, 3)[HALTX] == 1, "one that nobody was seen to start is a process");
     ok(world.nguests == 2 && world.guests[0]->pid == TID,
         "the one who starts a thread is no guest by that");
+    start_task(TID + 2, TID + 40, false);
+    e = vmx_exit(TID + 40, 0, 12);
+    count_one(&e);
+    ok(counts_of(TID + 40, 0)[HALTX] == 1, "a process that a thread started is one of its own");
     start_thread(TID + 10, TID + 11);
     start_thread(TID + 11, TID + 10);
     int process = process_of(TID + 10);
