@@ -118,8 +118,8 @@ has_result() {
 rates=$(readme 'rate(mmv_kvmstat_exits[1m])' | head -n 1)
 until_true 20 has_result "$rates" '"guest":"web1".*"value":\[[0-9.]*,"[1-9]'
 ok $? "Prometheus: $rates, by guest"
-nobody=$(readme 'sum by (hostname, guest) (rate(mmv_kvmstat_exits[1m])) == 0' | head -n 1)
-like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+"\},"value":\[[0-9.]+,"0"\]' \
+nobody=$(readme "$(grep -o 'sum by (hostname.*' "$top/README.md")" | head -n 1)
+like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"'"$stuck"'"\},"value":\[[0-9.]+,"0"\]' \
 	"and those that are stuck"
 ! has_result "$nobody" web1
 ok $? "but not the others"
