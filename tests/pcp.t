@@ -141,8 +141,8 @@ refused() {
 	rm -rf "${mmv:?}"/* "$mmv"/.k*
 }
 echo mine >"$tmp/victim"
-ln -s "$tmp/victim" "$mmv/kvmstat"
-refused "a symbolic link" "$mmv/kvmstat: not made by kvmstat (remove it)"
+ln -s "$tmp/moved" "$mmv/kvmstat"
+refused "a symbolic link, also to a file that kvmstat left" "$mmv/kvmstat: not made by kvmstat (remove it)"
 ln -s "$tmp/victim" "$mmv/.kvmstat"
 refused "a link in the place of the new file" "$mmv: File exists (-m needs room there for its file)"
 is "$(cat "$tmp/victim")" mine "and what they point to is as it was"
@@ -150,7 +150,7 @@ mkfifo "$mmv/kvmstat"
 refused "a FIFO" "$mmv/kvmstat: not made by kvmstat (remove it)"
 mkdir "$mmv/kvmstat"
 refused "a directory" "$mmv/kvmstat: not made by kvmstat (remove it)"
-echo text >"$mmv/kvmstat"
+seq 1000 >"$mmv/kvmstat"
 refused "another file" "$mmv/kvmstat: not made by kvmstat (remove it)"
 cp "$tmp/moved" "$mmv/kvmstat"
 chown nobody "$mmv/kvmstat"
@@ -183,7 +183,7 @@ PCP_TMP_DIR='' PCP_CONF=$tmp/victim refused "a configuration without it" \
 	"$tmp/victim: no PCP_TMP_DIR (set it in the environment)"
 
 # Somebody puts a file of theirs in the place of kvmstat's.
-start_kvmstat robbed -m -H 0.1
+start_kvmstat robbed -m -H 0.1 50
 kvm=$pid
 echo theirs >"$tmp/theirs"
 chown nobody "$tmp/theirs"
