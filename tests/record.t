@@ -318,4 +318,18 @@ ok $? "-r of 600 damaged recordings: a report, or an error"
 
 nothing_left
 ok $? "nothing is left"
+# On a quiet host few events do not wake kvmstat -w; a guest that is soon gone is seen all the same.
+start_kvmstat brief -Hn -w "$tmp/brief.dat" 3 1
+kvm=$pid
+sleep 1
+start_guest soon -n 20 -l o -w -N -name guest=soon
+soon=$pid
+until_true 5 test -s "$tmp/soon.out"
+sleep 0.2
+end "$soon"
+wait "$kvm"
+is "$(grep "^$soon" "$tmp/brief.out" | cut -f 1-3,12)" \
+	"$soon	0	$(expected o 20 <"$tmp/soon.out" | cut -f 3)	soon" \
+	"-w: a guest that ends within an interval has its vCPU and its name"
+
 done_testing
