@@ -886,6 +886,15 @@ static void keep_capabilities(uint32_t kept)
     syscall(SYS_capset, &header, sets);
 }
 
+/* Removes the file name under directory dir, after an error: errno stays. */
+static void discard(int dir, const char *name)
+{
+    int error = errno;
+
+    unlinkat(dir, name, 0);
+    errno = error;
+}
+
 /* opendir() of path under directory dir. */
 static DIR *open_dir(int dir, const char *path)
 {
@@ -1708,11 +1717,17 @@ static struct guest *guest_of_vm(const char *name)
     return is_descriptor(AT_FDCWD, path, "anon_inode:kvm-vm", rest) ? guest_of(pid) : NULL;
 }
 
-/* g has one virtual machine less: finds out which vCPUs it still has. */
-static void rescan_vcpus(struct guest *g)
+/* Takes the vCPUs of g for gone, until they are found. */
+static void unsee_vcpus(struct guest *g)
 {
     for (size_t i = 0; i < g->nvcpus; i++)
         g->vcpus[i]->here = false;
+}
+
+/* g has one virtual machine less: finds out which vCPUs it still has. */
+static void rescan_vcpus(struct guest *g)
+{
+    unsee_vcpus(g);
     for (size_t i = 0; i < world.nvms; i++) {
         if (world.vms[i].guest == g)
             scan_vcpus(&world.vms[i]);
@@ -1788,10 +1803,8 @@ static void scan_guests(void)
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->alive = false;
     if (world.debugfs < 0) {
-        for (size_t i = 0; i < world.nguests; i++) {
-            for (size_t j = 0; j < world.guests[i]->nvcpus; j++)
-                world.guests[i]->vcpus[j]->here = false;
-        }
+        for (size_t i = 0; i < world.nguests; i++)
+            unsee_vcpus(world.guests[i]);
         scan_processes();
         return;
     }
@@ -2377,11 +2390,11 @@ static void open_output(void)
         fail("%s: a symbolic link that others can make (give its target)", output.name);
     if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
         fail_output();
-    bool is_clear = is_free();
-    if (!is_clear && errno != EEXIST && errno != ENOENT)
-        fail_output();
-    if (!is_clear)
+    if (!is_free()) {
+        if (errno != EEXIST && errno != ENOENT)
+            fail_output();
         fail("%s: not a regular file (give -w another name)", output.name);
+    }
 }
 
 /* A new file in the recording's directory, of the given name; -1 with errno. */
@@ -2603,9 +2616,7 @@ static void finish_recording(void)
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
     if (!done) {
-        int error = errno;
-        unlinkat(output.dir, name, 0);
-        errno = error;
+        discard(output.dir, name);
         fail_output();
     }
     output.dir = -1;
@@ -3084,9 +3095,7 @@ static struct mmv_file *create_metrics(size_t size, int *fd, struct stat *st)
         p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
     if (p == MAP_FAILED) {
         errno = error != 0 ? error : errno;
-        error = errno;
-        unlinkat(metrics.dir, mmv_new_name, 0);
-        errno = error;
+        discard(metrics.dir, mmv_new_name);
         fail_metrics();
     }
     return p;
@@ -3107,9 +3116,7 @@ static void replace_metrics(const struct row *rows, size_t n)
     fill_file(f, rows, n);
     bool foreign = !is_in_place() && errno != ENOENT;
     if (foreign || renameat(metrics.dir, mmv_new_name, metrics.dir, mmv_name) != 0) {
-        int error = errno;
-        unlinkat(metrics.dir, mmv_new_name, 0);
-        errno = error;
+        discard(metrics.dir, mmv_new_name);
         if (foreign)
             fail("%s/%s: not kvmstat's any more (somebody replaced it)", metrics.name, mmv_name);
         fail_metrics();
@@ -3157,6 +3164,7 @@ static void report_metrics(void)
     struct mmv_file *f = metrics.file;
     size_t n;
     const struct row *rows = list_rows(&list, is_instance, &n);
+    const struct mmv_instance *instances = mmv_vcpus_of(f, f->indom.count).instances;
     bool same = f->indom.count == n && is_in_place();
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
@@ -3164,7 +3172,7 @@ static void report_metrics(void)
         struct vcpu *v = rows[i].vcpu;
         for (int c = 0; c < NCOUNTERS; c++)
             v->totals[c] += v->tally.counts[c];
-        same = same && mmv_vcpus_of(f, n).instances[i].id == instance_of(rows[i].guest->pid, v);
+        same = same && instances[i].id == instance_of(rows[i].guest->pid, v);
     }
     if (same && !again) {
         set_values(f, rows, n);
