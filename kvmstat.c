@@ -363,13 +363,13 @@ static struct {
 
 /* The recording that is made (-w). */
 static struct {
-    char *name;           /* its path, as it can be printed */
-    int dir;              /* its directory, or -1 */
-    char file[NAME_MAX];  /* its name in it */
-    struct text formats;  /* the part of its header that describes sub-buffers and events */
-    struct text clock;    /* trace_clock */
-    struct text commands; /* names of threads, as in input */
-    struct text guests;   /* the GUEST options of those that are gone */
+    char *name;              /* its path, as it can be printed */
+    int dir;                 /* its directory, or -1 */
+    char file[NAME_MAX + 1]; /* its name in it */
+    struct text formats;     /* the part of its header that describes sub-buffers and events */
+    struct text clock;       /* trace_clock */
+    struct text commands;    /* names of threads, as in input */
+    struct text guests;      /* the GUEST options of those that are gone */
 } output = {.dir = -1};
 
 /* Everything that is known of guests. */
@@ -398,6 +398,10 @@ static uint64_t clock_offset;
 
 /* The signal that asks for the end, or 0. */
 static volatile sig_atomic_t signalled;
+
+/* The signals that do. */
+static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
 /*
  * Tables
@@ -2332,7 +2336,7 @@ static bool is_open_to_others(int dir)
  * Symbolic links are followed, but none that others could have made.  Gives the
  * directory, or -1 with errno; name is empty if path names no file.
  */
-static int open_parent(const char *path, char name[static NAME_MAX])
+static int open_parent(const char *path, char name[static NAME_MAX + 1])
 {
     char rest[PATH_MAX * 2], link[PATH_MAX];
     int dir = open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC), links = 0;
@@ -2345,7 +2349,7 @@ static int open_parent(const char *path, char name[static NAME_MAX])
         char *word = rest + strspn(rest, "/"), *end = word + strcspn(word, "/");
         bool last = end[strspn(end, "/")] == '\0';
         struct stat st;
-        if (end - word >= NAME_MAX)
+        if (end - word > NAME_MAX)
             return errno = ENAMETOOLONG, -1;
         memcpy(name, word, (size_t)(end - word));
         name[end - word] = '\0';
@@ -2398,12 +2402,12 @@ static void open_output(void)
 }
 
 /* A new file in the recording's directory, of the given name; -1 with errno. */
-static int create_file(char name[static NAME_MAX])
+static int create_file(char name[static NAME_MAX + 1])
 {
     int fd = -1;
 
     for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
-        snprintf(name, NAME_MAX, ".kvmstat.%d.%d", (int)getpid(), i);
+        snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
         fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     }
     return fd;
@@ -2412,7 +2416,7 @@ static int create_file(char name[static NAME_MAX])
 /* Saves the sub-buffer that s read. */
 static void save_subbuf(struct stream *s)
 {
-    char name[NAME_MAX];
+    char name[NAME_MAX + 1];
 
     if (s->copy < 0) {
         if ((s->copy = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
@@ -2591,7 +2595,7 @@ static struct text make_header(void)
 static void finish_recording(void)
 {
     static bool begun; /* what fails in here ends kvmstat, and comes here again */
-    char name[NAME_MAX];
+    char name[NAME_MAX + 1];
 
     if (output.dir < 0 || trace.start == 0 || begun)
         return;
@@ -2829,7 +2833,7 @@ static const char *pcp_directory(void)
 /* Finds the directory of the file, before anything is traced. */
 static void open_metrics(void)
 {
-    char path[PATH_MAX], name[NAME_MAX];
+    char path[PATH_MAX], name[NAME_MAX + 1];
 
     if ((size_t)snprintf(path, sizeof(path), "%s/mmv/.", pcp_directory()) >= sizeof(path))
         fail("PCP_TMP_DIR: too long");
@@ -3296,9 +3300,8 @@ static void start_janitor(void)
     }
     /* Signals to the terminal's group, or to all that is called kvmstat, are the other's. */
     setsid();
-    signal(SIGINT, SIG_IGN);
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    for (size_t i = 0; i < NENDINGS; i++)
+        signal(endings[i], SIG_IGN);
     close(life[1]);
     for (int fd = 0; fd <= 2; fd++)
         close(fd); /* the reader of a pipe must see its end */
@@ -4262,10 +4265,30 @@ static void block_signals(bool block, sigset_t *old)
     sigset_t set;
 
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    for (size_t i = 0; i < NENDINGS; i++)
+        sigaddset(&set, endings[i]);
     sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, old);
+}
+
+/*
+ * Makes these signals set signalled: SIGINT and SIGTERM in any case, for a shell starts what
+ * is in the background with SIGINT ignored; the others not under nohup(1) and the like.
+ */
+static void catch_signals(sigset_t *unblocked)
+{
+    struct sigaction old, action = {.sa_handler = on_signal};
+
+    block_signals(true, unblocked);
+    for (size_t i = 0; i < NENDINGS; i++) {
+        int sig = endings[i];
+        sigdelset(unblocked, sig);
+        if (sig == SIGINT || sig == SIGTERM ||
+            (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN))
+            sigaction(sig, &action, NULL);
+    }
+    signal(SIGPIPE, SIG_IGN); /* write() tells */
+    signal(SIGXFSZ, SIG_IGN); /* the same */
+    signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
 }
 
 /*
@@ -4866,24 +4889,6 @@ static void parse_options(int argc, char **argv)
         options.kib = DEFAULT_KIB;
     if (options.interval == 0)
         options.interval = NSEC;
-}
-
-/* Makes the signals that ask for the end set signalled; SIGHUP not under nohup(1). */
-static void catch_signals(sigset_t *unblocked)
-{
-    struct sigaction old, action = {.sa_handler = on_signal};
-
-    block_signals(true, unblocked);
-    sigdelset(unblocked, SIGINT);
-    sigdelset(unblocked, SIGTERM);
-    sigdelset(unblocked, SIGHUP);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-        sigaction(SIGHUP, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* write() tells */
-    signal(SIGXFSZ, SIG_IGN); /* the same */
-    signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
 }
 
 /* Traces this host and reports it. */

@@ -36,7 +36,7 @@ ok $? "another's instance has its events"
 echo 0 >"$instances/theirs/events/enable"
 rmdir "$instances/theirs"
 
-for signal in INT HUP; do
+for signal in INT HUP QUIT; do
 	start_kvmstat "$signal" 0.1
 	end "$pid" "$signal"
 	nothing_left

@@ -118,7 +118,7 @@ until_true 5 has_values 2
 ok $? "the next one starts cleanly"
 is "$(info -f mmv.kvmstat.exits | grep -o 'inst.*or')" "$ids" "and vCPUs have the same ids"
 is "$(ls -A "$mmv")" kvmstat "and nothing but its file is there"
-for sig in INT TERM HUP; do
+for sig in INT TERM HUP QUIT; do
 	end "$kvm" "$sig"
 	is "$(ls -A "$mmv")" "" "SIG$sig: the file is removed"
 	start_kvmstat "again$sig" -m -H 0.1

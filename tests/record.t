@@ -101,7 +101,7 @@ like "$(cat "$tmp/options")" "$(uname -r)" "and the host's kernel"
 # However it ends, the recording is complete, and nothing else is left.
 mkdir "$tmp/dir"
 end "$busy"
-for signal in INT TERM HUP; do
+for signal in INT TERM HUP QUIT; do
 	start_guest "few$signal" -d -w -v 2 -n 3 -l om
 	few=$pid few_in=$hold
 	start_kvmstat "ended$signal" -w "$tmp/dir/$signal.dat" 60
@@ -126,7 +126,7 @@ is "$?$("$kvmstat" -H -r "$tmp/dir/stdout.dat" | wc -l)" 13 "stdout is full: a r
 start_kvmstat killed -w "$tmp/dir/KILL.dat" 60
 sleep 0.2
 end "$pid" KILL
-is "$(ls -A "$tmp/dir" | xargs)" "HUP.dat INT.dat TERM.dat pipe.dat stdout.dat" \
+is "$(ls -A "$tmp/dir" | xargs)" "HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
 	"SIGKILL leaves no file, and nothing else was left by the others"
 is "$(stat -c %a "$tmp/dir/INT.dat")" 644 "a recording has the mode of the umask"
 
@@ -177,6 +177,10 @@ is "$?$(readlink "$tmp/private/link")" "0$tmp/private/linked.dat" "a link in a p
 is "$("$kvmstat" -H -r "$tmp/private/linked.dat" | wc -l)" 3 "and the recording is where it leads"
 (cd "$tmp/private/dir" && "$kvmstat" -w ../over.dat 0.1 1 && "$kvmstat" -w ./..//over.dat 0.1 1) >/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/private/over.dat" | wc -l)" 03 "a recording takes an older one's place"
+longest=$tmp/private/dir/$(printf 'x%.0s' {1..255})
+"$kvmstat" -w "$longest" 0.1 1 >/dev/null
+is "$?$("$kvmstat" -H -r "$longest" | wc -l)" 03 "a name of 255 bytes"
+refused "a longer one" "File name too long (nothing is recorded; give -w a file that can be written)" "${longest}x"
 
 # A full disk: while recording, and when the recording is put together.
 mkdir "$tmp/disk"
