@@ -1920,6 +1920,14 @@ static void free_guest(struct guest *g)
     free(g);
 }
 
+/* Frees the threads that were given tid 0. */
+static void drop_threads(void)
+{
+    rebuild_threads(world.space);
+    for (size_t i = 0; i < trace.nstreams; i++)
+        trace.streams[i].thread = NULL;
+}
+
 /*
  * Forgets threads that are gone.  One that had events keeps its place until the next
  * report: there may be more of them, which only that place gives to its process.
@@ -1941,11 +1949,8 @@ static void forget_threads(void)
         }
         t->active = false;
     }
-    if (dropped == 0)
-        return;
-    rebuild_threads(world.space);
-    for (size_t i = 0; i < trace.nstreams; i++)
-        trace.streams[i].thread = NULL;
+    if (dropped != 0)
+        drop_threads();
 }
 
 /* Forgets guests that are gone and had no events in this interval. */
@@ -2255,6 +2260,39 @@ static int event_id(const struct record *r)
     return r->size < 2 ? 0 : (int)load(r->data, 2);
 }
 
+/*
+ * A thread was started with the id that t has: if it is another process's, t is gone, and
+ * what it counted is given away now.  (In a recording, threads are of the same process
+ * throughout.)
+ */
+static void retire_thread(struct thread *t)
+{
+    if (process_of(t->tid) == t->guest->pid)
+        return;
+    settle_exit(t);
+    if (!t->told)
+        settle(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN));
+    t->guest->busy |= t->active;
+    save_thread(t);
+    t->tid = 0;
+    drop_threads();
+}
+
+/* Keeps what task_newtask r, of thread tid, tells: whose thread it started. */
+static void keep_birth(const struct event_type *type, const struct record *r, int tid)
+{
+    int child = (int)field_value(r, type->fields[PID]);
+    bool is_thread = (field_value(r, type->fields[CLONE_FLAGS]) & CLONE_THREAD) != 0;
+
+    if (child <= 0)
+        return;
+    world.births[child % BIRTHS].tid = is_thread ? child : 0;
+    world.births[child % BIRTHS].parent = tid;
+    struct thread *t = known_thread(child);
+    if (t != NULL)
+        retire_thread(t);
+}
+
 /* Counts the next event of s. */
 static void count(struct stream *s)
 {
@@ -2267,12 +2305,7 @@ static void count(struct stream *s)
     if (tid <= 0)
         return;
     if (type == &events[TASK_NEWTASK]) {
-        int child = (int)field_value(r, type->fields[PID]);
-        bool is_thread = (field_value(r, type->fields[CLONE_FLAGS]) & CLONE_THREAD) != 0;
-        if (child > 0) {
-            world.births[child % BIRTHS].tid = is_thread ? child : 0;
-            world.births[child % BIRTHS].parent = tid;
-        }
+        keep_birth(type, r, tid);
         return;
     }
     if (r->time < trace.start)

@@ -1445,6 +1445,33 @@ static void test_processes(void)
     ok(process_of((int)getpid()) == (int)getpid(), "a process that is there is found by /proc");
 }
 
+/* A thread's number that comes into use again. */
+static void test_used_again(enum host host, const struct sent *e)
+{
+    const char *name = host == HARDWARE ? "told by events" : "found by debugfs";
+
+    make_host(host, 1);
+    add_newtask();
+    add_vcpu(TID, 0);
+    add_vcpu(TID + 50, 0);
+    add_thread(TID + 1, TID, 0);
+    count_one(e);
+    start_thread(TID, TID + 1);
+    count_one(e);
+    ok(known_thread(TID + 1)->guest->pid == TID, "vCPU %s: another thread of the same process",
+        name);
+    start_thread(TID + 50, TID + 1);
+    ok(counts_of(TID, 0)[HALTX] == 2 && world.guests[0]->busy,
+        "one of another: the first one's counts stay");
+    count_one(e);
+    count_one(e);
+    count_one(e);
+    settle_exits(UINT64_MAX);
+    find_vcpus(true);
+    ok(counts_of(TID, 0)[HALTX] == 2 && counts_of(TID + 50, 0)[HALTX] == 3,
+        "and the other's are its own");
+}
+
 /* What is no event that counts. */
 static void test_ignored(void)
 {
@@ -2485,6 +2512,10 @@ int main(int argc, char **argv)
     test_user_reasons();
     test_other_reasons();
     test_processes();
+    const struct sent halts[] = {
+        vmx_exit(TID + 1, 0, 12), {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}}};
+    test_used_again(HARDWARE, &halts[0]);
+    test_used_again(SOFTWARE, &halts[1]);
     test_ignored();
     test_threads();
     test_find_vcpu();
