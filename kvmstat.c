@@ -329,23 +329,28 @@ enum { POLL_STDOUT, POLL_NEW_VMS, FIRST_STREAM };
 
 /* The tracefs instance. */
 static struct {
-    int instances;           /* directory of all instances, or -1 */
-    char name[32];           /* this instance's directory in it */
-    int hold;                /* its tracing_on: while it is open nobody can remove the instance */
-    int life;                /* the pipe that ends when this process does, or -1 */
-    pid_t janitor;           /* the process that then removes the instance; 0 before */
-    struct page_layout page; /* its sub-buffers */
-    size_t read_size;        /* bytes of a stream that are read at a time */
-    struct stream *streams;  /* its CPUs */
+    int instances;        /* directory of all instances, or -1 */
+    char name[32];        /* this instance's directory in it ... */
+    int dir;              /* ... and that itself, or -1 */
+    int hold;             /* its tracing_on: while it is open nobody can remove the instance */
+    int life;             /* the pipe that ends when this process does, or -1 */
+    pid_t janitor;        /* the process that then removes the instance; 0 before */
+    struct pollfd *polls; /* stdout, then new_vms, then a stream each */
+    int new_vms;          /* inotify: readable when a virtual machine was made; or -1 */
+} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .new_vms = -1};
+
+/* What is read, of the instance or of a recording. */
+static struct {
+    struct page_layout page; /* of its sub-buffers */
+    size_t chunk;            /* bytes of a stream that are read at a time */
+    struct stream *streams;  /* the CPUs that have some */
     size_t nstreams;         /* how many */
-    struct pollfd *polls;    /* stdout, then new_vms, then a stream each */
-    int new_vms;             /* inotify: readable when a virtual machine was made; or -1 */
     struct stream **heap;    /* room for nstreams: those with an event to count */
     uint64_t start;          /* of the first interval; no event before it counts */
     uint64_t drained;        /* all events before were counted */
     uint64_t gap;            /* the latest of the streams' gaps */
     bool lossy;              /* some report lost events */
-} trace = {.instances = -1, .hold = -1, .life = -1, .new_vms = -1};
+} reading;
 
 /* The recording that is reported (-r).  Times are by its own trace clock. */
 static struct {
@@ -1924,8 +1929,8 @@ static void free_guest(struct guest *g)
 static void drop_threads(void)
 {
     rebuild_threads(world.space);
-    for (size_t i = 0; i < trace.nstreams; i++)
-        trace.streams[i].thread = NULL;
+    for (size_t i = 0; i < reading.nstreams; i++)
+        reading.streams[i].thread = NULL;
 }
 
 /*
@@ -2168,7 +2173,7 @@ static void begin(struct tally *t, uint64_t id, const struct stream *s)
 /* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
 static void end(struct tally *t, uint64_t id, const struct stream *s)
 {
-    if (t->since != 0 && t->since >= trace.gap && s->next.time >= t->since) {
+    if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
         uint64_t time = s->next.time - t->since;
         add_key(key_of(t, id), &(struct key){.timed = 1, .total = time, .min = time, .max = time});
     }
@@ -2308,7 +2313,7 @@ static void count(struct stream *s)
         keep_birth(type, r, tid);
         return;
     }
-    if (r->time < trace.start)
+    if (r->time < reading.start)
         return;
     if (s->thread == NULL || s->thread->tid != tid)
         s->thread = thread_of(tid, 0);
@@ -2455,10 +2460,10 @@ static void save_subbuf(struct stream *s)
         if ((s->copy = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
             fail_output();
     }
-    memset(s->pages + s->nbytes, 0, trace.page.size - s->nbytes);
-    if (!write_all(s->copy, s->pages, trace.page.size))
+    memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
+    if (!write_all(s->copy, s->pages, reading.page.size))
         fail_output();
-    s->copied += trace.page.size;
+    s->copied += reading.page.size;
 }
 
 /* Appends what was saved of s to the recording fd; false with errno if that failed. */
@@ -2578,7 +2583,7 @@ static void put_options(struct text *t)
         text, sizeof(text), "%s %s %s %s", host.sysname, host.nodename, host.release, host.machine);
     put_option(t, OPTION_UNAME, text, strlen(text) + 1);
     snprintf(text, sizeof(text), "kvmstat " VERSION "%s%" PRIu64 " to %" PRIu64 " ns", reports_from,
-        trace.start, trace.drained);
+        reading.start, reading.drained);
     put_option(t, OPTION_VERSION, text, strlen(text) + 1);
     snprintf(text, sizeof(text), "0x%" PRIx64, to_epoch() / 1000);
     put_option(t, OPTION_DATE, text, strlen(text) + 1);
@@ -2591,13 +2596,13 @@ static struct text make_header(void)
 {
     static const char clock[] = "[mono]";
     struct text t = {.s = NULL};
-    int ncpus = trace.streams[trace.nstreams - 1].cpu + 1;
+    int ncpus = reading.streams[reading.nstreams - 1].cpu + 1;
 
     put_bytes(&t, dat_magic, strlen(dat_magic));
     put_bytes(&t, "6", 2);
     put_bytes(&t, is_big_endian() ? "\1" : "\0", 1);
     put_bytes(&t, (char[]){sizeof(long)}, 1);
-    put_number(&t, trace.page.size, 4);
+    put_number(&t, reading.page.size, 4);
     put_bytes(&t, output.formats.s, output.formats.size);
     put_number(&t, 0, 4); /* no kallsyms */
     put_number(&t, 0, 4); /* no formats of trace_printk() */
@@ -2608,9 +2613,9 @@ static struct text make_header(void)
     put_options(&t);
     put_bytes(&t, "flyrecord", 10);
     uint64_t at = t.size + 16 * (size_t)ncpus + 8 + sizeof(clock);
-    size_t gap = (size_t)(-at % trace.page.size);
+    size_t gap = (size_t)(-at % reading.page.size);
     at += gap;
-    const struct stream *s = trace.streams;
+    const struct stream *s = reading.streams;
     for (int cpu = 0; cpu < ncpus; cpu++) {
         uint64_t size = s->cpu == cpu ? s++->copied : 0; /* there are hosts without CPU 1 */
         put_number(&t, at, 8);
@@ -2630,10 +2635,10 @@ static void finish_recording(void)
     static bool begun; /* what fails in here ends kvmstat, and comes here again */
     char name[NAME_MAX + 1];
 
-    if (output.dir < 0 || trace.start == 0 || begun)
+    if (output.dir < 0 || reading.start == 0 || begun)
         return;
     begun = true;
-    see_present(trace.drained);
+    see_present(reading.drained);
     for (size_t i = 0; i < world.space; i++) {
         if (world.threads[i] != NULL)
             save_thread(world.threads[i]);
@@ -2645,10 +2650,10 @@ static void finish_recording(void)
     if (fd < 0)
         fail_output();
     bool done = write_all(fd, t.s, t.size);
-    for (size_t i = 0; i < trace.nstreams && done; i++) {
-        done = append_copy(fd, &trace.streams[i]);
-        if (trace.streams[i].copy >= 0)
-            close(trace.streams[i].copy);
+    for (size_t i = 0; i < reading.nstreams && done; i++) {
+        done = append_copy(fd, &reading.streams[i]);
+        if (reading.streams[i].copy >= 0)
+            close(reading.streams[i].copy);
     }
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
@@ -3281,15 +3286,6 @@ static int open_detached(const char *type)
     return fd;
 }
 
-/* The path under instances/ of what is called name in this instance, in a static buffer. */
-static const char *instance_path(const char *name)
-{
-    static char path[PATH_MAX];
-
-    snprintf(path, sizeof(path), "%s/%s", trace.name, name);
-    return path;
-}
-
 /*
  * Removes the instance.  While a file of it is open (a process that was killed is
  * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms,
@@ -3297,6 +3293,9 @@ static const char *instance_path(const char *name)
  */
 static bool remove_instance(void)
 {
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/events/enable", trace.name);
     for (int i = 0; i < LINGER; i++) {
         if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
             errno == ENODEV) /* another kvmstat, which starts, is just removing it */
@@ -3304,7 +3303,7 @@ static bool remove_instance(void)
         if (errno != EBUSY)
             return false;
         if (i == LINGER / 10)
-            write_file(trace.instances, instance_path("events/enable"), "0");
+            write_file(trace.instances, path, "0");
         nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
     }
     return false;
@@ -3375,7 +3374,8 @@ static void create_instance(void)
         errno = error;
         fail_trace("tracefs instance");
     }
-    trace.hold = openat(trace.instances, instance_path("tracing_on"), O_WRONLY | O_CLOEXEC);
+    trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
     if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
         fail_trace("tracing_on");
 }
@@ -3388,10 +3388,10 @@ static bool clean_up(void)
 
     if (trace.janitor == 0)
         return true;
-    for (size_t i = 0; i < trace.nstreams; i++)
-        close(trace.streams[i].fd);
-    if (trace.hold >= 0)
-        close(trace.hold);
+    for (size_t i = 0; i < reading.nstreams; i++)
+        close(reading.streams[i].fd);
+    close(trace.hold);
+    close(trace.dir);
     close(trace.life);
     while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
@@ -3439,7 +3439,7 @@ static _Noreturn void leave_by_signal(int sig)
 /* Sets what the instance has under name to value; ends kvmstat if it cannot. */
 static void set(const char *name, const char *value)
 {
-    if (write_file(trace.instances, instance_path(name), value) != 0)
+    if (write_file(trace.dir, name, value) != 0)
         fail_trace(name);
 }
 
@@ -3498,7 +3498,7 @@ static void enable_events(void)
 
     for (int i = 0; i < NEVENTS; i++) {
         snprintf(path, sizeof(path), "events/%s/format", events[i].name);
-        if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0) {
+        if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
             if (errno != ENOENT)
                 fail_trace(path);
         } else if (!parse_format(&events[i], text)) {
@@ -3509,8 +3509,7 @@ static void enable_events(void)
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
     /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
-    if (write_file(trace.instances, instance_path("events/task/task_newtask/filter"),
-            "clone_flags & 0x10000") != 0)
+    if (write_file(trace.dir, "events/task/task_newtask/filter", "clone_flags & 0x10000") != 0)
         events[TASK_NEWTASK].wanted = false;
     for (int i = 0; i < NEVENTS; i++) {
         snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
@@ -3523,7 +3522,7 @@ static void enable_events(void)
 static void put_file(struct text *t, const char *name, bool sized)
 {
     static char text[1 << 16];
-    ssize_t size = read_file(trace.instances, instance_path(name), text, sizeof(text));
+    ssize_t size = read_file(trace.dir, name, text, sizeof(text));
 
     if (size < 0)
         fail_trace(name);
@@ -3630,7 +3629,7 @@ static int compare_streams(const void *a, const void *b)
 /* Opens each CPU's buffer. */
 static void open_streams(void)
 {
-    DIR *d = open_dir(trace.instances, instance_path("per_cpu"));
+    DIR *d = open_dir(trace.dir, "per_cpu");
     struct rlimit files;
     struct dirent *e;
     char path[64];
@@ -3643,29 +3642,29 @@ static void open_streams(void)
             continue;
         snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
         /* Before it is open: clean_up() closes what it knows. */
-        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
-        int fd = openat(trace.instances, instance_path(path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+        int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             fail_trace(path);
-        trace.streams[trace.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
+        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
     }
     if (errno != 0)
         fail_trace("per_cpu");
     closedir(d);
     /* With -w, each CPU that has events needs a file, sooner or later. */
     if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-        files.rlim_cur < 2 * trace.nstreams + 20) {
+        files.rlim_cur < 2 * reading.nstreams + 20) {
         errno = EMFILE;
         fail_trace("-w");
     }
-    qsort(trace.streams, trace.nstreams, sizeof(*trace.streams), compare_streams);
-    trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
-    trace.polls = resize(NULL, FIRST_STREAM + trace.nstreams, sizeof(*trace.polls));
+    qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
+    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
+    trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
     trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
     trace.polls[POLL_NEW_VMS] = (struct pollfd){.fd = trace.new_vms, .events = POLLIN};
-    for (size_t i = 0; i < trace.nstreams; i++)
+    for (size_t i = 0; i < reading.nstreams; i++)
         trace.polls[FIRST_STREAM + i] =
-            (struct pollfd){.fd = trace.streams[i].fd, .events = POLLIN};
+            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
 }
 
 /* Opens debugfs's directory of virtual machines, if there is one, and watches it. */
@@ -3724,15 +3723,14 @@ static void start_tracing(void)
     set("buffer_size_kb", text);
     set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
     /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
-    if (write_file(trace.instances, instance_path("buffer_percent"),
-            options.write == NULL ? "0" : "1") != 0 &&
+    if (write_file(trace.dir, "buffer_percent", options.write == NULL ? "0" : "1") != 0 &&
         errno != ENOENT)
         fail_trace("buffer_percent");
-    if (read_file(trace.instances, instance_path("events/header_page"), text, sizeof(text)) < 0)
+    if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
         fail_trace("events/header_page");
-    if (!parse_header_page(&trace.page, text))
+    if (!parse_header_page(&reading.page, text))
         fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
-    trace.read_size = trace.page.size;
+    reading.chunk = reading.page.size;
     if (options.npids != 0)
         set_pids();
     enable_events();
@@ -3744,8 +3742,8 @@ static void start_tracing(void)
     if (write(trace.hold, "1", 1) != 1)
         fail_trace("tracing_on");
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
-    trace.start = trace.drained = now(CLOCK_MONOTONIC);
-    see_present(trace.start);
+    reading.start = reading.drained = now(CLOCK_MONOTONIC);
+    see_present(reading.start);
     /*
      * Files of the instance, of other users' processes and of -w and -m; whether these live;
      * and to replace somebody's file in a sticky directory.
@@ -3779,7 +3777,7 @@ static void add_lost(struct stream *s)
     }
     /* Not from the sub-buffer: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (read_file(trace.instances, instance_path(path), text, sizeof(text)) < 0)
+    if (read_file(trace.dir, path, text, sizeof(text)) < 0)
         fail_trace(path);
     if ((overrun = strstr(text, "\noverrun: ")) == NULL)
         fail("%s: not understood (is this kernel newer than kvmstat?)", path);
@@ -3794,13 +3792,13 @@ static void add_lost(struct stream *s)
  */
 static bool read_pages(struct stream *s)
 {
-    size_t wanted = is_recorded() && s->left < trace.read_size ? (size_t)s->left : trace.read_size;
+    size_t wanted = is_recorded() && s->left < reading.chunk ? (size_t)s->left : reading.chunk;
     ssize_t size;
 
     if (wanted == 0)
         return false;
     if (s->pages == NULL)
-        s->pages = resize(NULL, trace.read_size, 1);
+        s->pages = resize(NULL, reading.chunk, 1);
     do
         size = is_recorded() ? pread(s->fd, s->pages, wanted, (off_t)s->at)
                              : read(s->fd, s->pages, wanted);
@@ -3829,8 +3827,8 @@ static bool next_subbuf(struct stream *s)
 
     if (s->used == s->nbytes && !read_pages(s))
         return false;
-    size_t size = s->nbytes - s->used < trace.page.size ? s->nbytes - s->used : trace.page.size;
-    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &trace.page))
+    size_t size = s->nbytes - s->used < reading.page.size ? s->nbytes - s->used : reading.page.size;
+    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page))
         fail_stream(s, "a sub-buffer that is larger than it can be");
     s->used += size;
     if (s->subbuf.missed)
@@ -3854,7 +3852,7 @@ static bool fill(struct stream *s)
         fail_stream(s, "a time stamp that cannot be");
     if (s->subbuf.missed) {
         s->gap = s->next.time;
-        trace.gap = s->gap > trace.gap ? s->gap : trace.gap;
+        reading.gap = s->gap > reading.gap ? s->gap : reading.gap;
         s->subbuf.missed = false;
     }
     return s->has_next = true;
@@ -3886,11 +3884,11 @@ static void poll_streams(bool all)
 {
     if (is_recorded())
         return;
-    while (poll(&trace.polls[FIRST_STREAM], trace.nstreams, 0) < 0) {
+    while (poll(&trace.polls[FIRST_STREAM], reading.nstreams, 0) < 0) {
         if (errno != EINTR)
             fail("poll: %s", strerror(errno));
     }
-    for (size_t i = 0; i < trace.nstreams; i++) {
+    for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
         if ((p->revents & POLLERR) != 0)
             p->fd = -1; /* a CPU that was never online */
@@ -3912,13 +3910,13 @@ static bool is_ready(size_t i)
  */
 static void drain(uint64_t until, bool all)
 {
-    struct stream **heap = trace.heap;
+    struct stream **heap = reading.heap;
     size_t n = 0;
 
     /* Only now, after the clock was read, can the buffers tell of all before that time. */
     poll_streams(all);
-    for (size_t i = 0; i < trace.nstreams; i++) {
-        struct stream *s = &trace.streams[i];
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct stream *s = &reading.streams[i];
         if (s->has_next || (is_ready(i) && fill(s)))
             heap[n++] = s;
     }
@@ -3938,7 +3936,7 @@ static void drain(uint64_t until, bool all)
         if (n > 0)
             sift_down(heap, n, 0);
     }
-    trace.drained = until;
+    reading.drained = until;
 }
 
 /*
@@ -4084,7 +4082,7 @@ static void take_formats(void)
 
     expect("header_page");
     char *text = take_text(take_number(8), MAX_TEXT);
-    if (!parse_header_page(&trace.page, text))
+    if (!parse_header_page(&reading.page, text))
         fail_input("a description of sub-buffers that is not understood");
     free(text);
     expect("header_event");
@@ -4202,10 +4200,10 @@ static void take_table(uint64_t ncpus)
         input.total += size;
         if (at > input.size || size > input.size - at || input.total > input.size)
             fail_input("sub-buffers past the end of the file, or twice in it");
-        if (size % trace.page.size != 0)
+        if (size % reading.page.size != 0)
             fail_input("a part of a sub-buffer");
-        trace.streams = grow(trace.streams, trace.nstreams, sizeof(*trace.streams));
-        trace.streams[trace.nstreams++] =
+        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+        reading.streams[reading.nstreams++] =
             (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .copy = -1};
     }
 }
@@ -4240,15 +4238,15 @@ static bool has_kvm_exit(void)
 {
     bool found = false;
 
-    for (size_t i = 0; i < trace.nstreams && !found; i++) {
-        struct stream s = trace.streams[i];
+    for (size_t i = 0; i < reading.nstreams && !found; i++) {
+        struct stream s = reading.streams[i];
         while (!found && fill(&s)) {
             int id = event_id(&s.next);
             found = id != 0 && (id == events[KVM_EXIT].id || id == events[KVM_ENTRY].id);
         }
         free(s.pages);
     }
-    trace.gap = 0;
+    reading.gap = 0;
     return found;
 }
 
@@ -4272,10 +4270,11 @@ static void open_input(void)
     if (countless && (options.interval != 0 || options.stamp != 0 || options.table != USUAL))
         fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
             input.name, input.clock);
-    trace.heap = resize(NULL, trace.nstreams + 1, sizeof(struct stream *));
-    size_t share = READ_AHEAD / (trace.nstreams + 1);
+    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
+    size_t share = READ_AHEAD / (reading.nstreams + 1);
     share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
-    trace.read_size = share > trace.page.size ? share - share % trace.page.size : trace.page.size;
+    reading.chunk =
+        share > reading.page.size ? share - share % reading.page.size : reading.page.size;
     bool software =
         events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
     const char *missed = choose_events(software);
@@ -4335,8 +4334,8 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
     struct timespec timeout = to_timespec(until > t ? until - t : 0);
 
     trace.polls[POLL_STDOUT].revents = 0;
-    if (ppoll(trace.polls, FIRST_STREAM + (for_events ? trace.nstreams : 0), &timeout, unblocked) <
-            0 &&
+    if (ppoll(trace.polls, FIRST_STREAM + (for_events ? reading.nstreams : 0), &timeout,
+            unblocked) < 0 &&
         errno != EINTR)
         fail("poll: %s", strerror(errno));
     if (signalled != 0)
@@ -4578,8 +4577,8 @@ static void report_lost(void)
     struct text t = {.s = NULL};
     char part[64];
 
-    for (size_t i = 0; i < trace.nstreams; i++) {
-        struct stream *s = &trace.streams[i];
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct stream *s = &reading.streams[i];
         if (s->lost == 0 && !s->lost_more)
             continue;
         snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", t.size == 0 ? "" : ",", s->lost,
@@ -4598,7 +4597,7 @@ static void report_lost(void)
         fprintf(stderr, "kvmstat: events lost:%.*s (raise -b, now %" PRIu64 ")\n", (int)t.size, t.s,
             options.kib);
     free(t.s);
-    trace.lossy = true;
+    reading.lossy = true;
 }
 
 /* Makes widths wide enough for line. */
@@ -4667,8 +4666,8 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 /* Finds out, as an interval ends, which vCPUs are there. */
 static void look_at_host(uint64_t end)
 {
-    for (size_t i = 0; i < trace.nstreams; i++)
-        trace.polls[FIRST_STREAM + i].fd = trace.streams[i].fd; /* it may be online now */
+    for (size_t i = 0; i < reading.nstreams; i++)
+        trace.polls[FIRST_STREAM + i].fd = reading.streams[i].fd; /* it may be online now */
     scan_guests();
     see_present(end);
 }
@@ -4936,7 +4935,7 @@ static void report_host(void)
     catch_signals(&unblocked);
     find_clock_offset();
     start_tracing();
-    uint64_t end = trace.start;
+    uint64_t end = reading.start;
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
         end += options.interval;
         for (bool over = false; !over;) {
@@ -4956,8 +4955,8 @@ static uint64_t next_time(void)
 {
     uint64_t time = UINT64_MAX;
 
-    for (size_t i = 0; i < trace.nstreams; i++) {
-        const struct stream *s = &trace.streams[i];
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        const struct stream *s = &reading.streams[i];
         if (s->has_next && s->next.time < time)
             time = s->next.time;
     }
@@ -4969,9 +4968,9 @@ static uint64_t last_time(void)
 {
     uint64_t time = 0;
 
-    for (size_t i = 0; i < trace.nstreams; i++) {
-        if (trace.streams[i].subbuf.time > time)
-            time = trace.streams[i].subbuf.time;
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        if (reading.streams[i].subbuf.time > time)
+            time = reading.streams[i].subbuf.time;
     }
     return time;
 }
@@ -4995,7 +4994,7 @@ static void report_recording(void)
     open_input();
     keep_capabilities(0);
     has_end = input.until != UINT64_MAX;
-    trace.start = input.from;
+    reading.start = input.from;
     drain(0, true);
     uint64_t end = input.from != 0 ? input.from : next_time();
     end = end == UINT64_MAX ? 0 : end;
@@ -5026,5 +5025,5 @@ int main(int argc, char **argv)
         report_recording();
     else
         report_host();
-    leave(trace.lossy ? 3 : 0);
+    leave(reading.lossy ? 3 : 0);
 }

@@ -462,7 +462,7 @@ static void fuzz_recording(const uint8_t *data, size_t size)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
     options.read = path;
     report_recording();
-    leave(trace.lossy ? 3 : 0);
+    leave(reading.lossy ? 3 : 0);
 }
 
 /* Words with a NUL behind each, as in /proc/PID/cmdline, but for the program's. */

@@ -22,7 +22,6 @@
 #define PAGE 4096   /* bytes of a sub-buffer made here */
 #define EVENT 64    /* bytes of an event made here */
 #define TID 5000000 /* a thread's number that is larger than the kernel's largest */
-#define UNIT "unit" /* the name of the instance that is no instance */
 
 #define SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -40,7 +39,7 @@ struct sent {
     uint64_t values[NFIELDS]; /* of the fields that the event has on this host */
 };
 
-/* The writing side of trace.streams[]. */
+/* The writing side of reading.streams[]. */
 struct writer {
     uint8_t page[PAGE]; /* the sub-buffer being written */
     size_t used;        /* bytes of events in it */
@@ -52,7 +51,7 @@ struct writer {
 
 static struct writer writers[MAX_CPUS];
 static const char *captures = "tests/captures";
-static int temporary = -1; /* directory that stands for instances/ of tracefs */
+static int temporary = -1; /* directory that stands for the tracefs instance */
 static char temporary_path[PATH_MAX];
 
 /*
@@ -197,16 +196,16 @@ static void is_fatal(void (*body)(void), const char *line, const char *name)
 static void make_streams(size_t n)
 {
     options.read = NULL;
-    trace.read_size = trace.page.size;
-    trace.nstreams = n;
-    trace.streams = create(n * sizeof(*trace.streams));
-    trace.heap = create(n * sizeof(*trace.heap));
+    reading.chunk = reading.page.size;
+    reading.nstreams = n;
+    reading.streams = create(n * sizeof(*reading.streams));
+    reading.heap = create(n * sizeof(*reading.heap));
     trace.polls = create((FIRST_STREAM + n) * sizeof(*trace.polls));
     for (size_t i = 0; i < n; i++) {
         int fd = memfd_create("cpu", MFD_CLOEXEC);
         if (fd < 0)
             bail_out("memfd_create: %s", strerror(errno));
-        trace.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .copy = -1};
+        reading.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .copy = -1};
         trace.polls[FIRST_STREAM + i] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
 }
@@ -216,11 +215,10 @@ static void set_overrun(int cpu, uint64_t overrun)
 {
     char path[64], text[128];
 
-    mkdirat(temporary, UNIT, 0700);
-    mkdirat(temporary, UNIT "/per_cpu", 0700);
-    snprintf(path, sizeof(path), UNIT "/per_cpu/cpu%d", cpu);
+    mkdirat(temporary, "per_cpu", 0700);
+    snprintf(path, sizeof(path), "per_cpu/cpu%d", cpu);
     mkdirat(temporary, path, 0700);
-    snprintf(path, sizeof(path), UNIT "/per_cpu/cpu%d/stats", cpu);
+    snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", cpu);
     int fd = openat(temporary, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int size = snprintf(text, sizeof(text),
         "entries: 0\noverrun: %" PRIu64 "\ncommit overrun: 0\nbytes: 0\n", overrun);
@@ -238,8 +236,7 @@ static void make_temporary(void)
         parent == NULL ? "/tmp" : parent);
     if (mkdtemp(temporary_path) == NULL)
         bail_out("%s: %s", temporary_path, strerror(errno));
-    temporary = trace.instances = open(temporary_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    strcpy(trace.name, UNIT);
+    temporary = trace.dir = open(temporary_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 /* Removes it, if it is there. */
@@ -250,13 +247,12 @@ static void remove_temporary(void)
     if (temporary < 0)
         return;
     for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
-        snprintf(path, sizeof(path), UNIT "/per_cpu/cpu%d/stats", cpu);
+        snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", cpu);
         unlinkat(temporary, path, 0);
-        snprintf(path, sizeof(path), UNIT "/per_cpu/cpu%d", cpu);
+        snprintf(path, sizeof(path), "per_cpu/cpu%d", cpu);
         unlinkat(temporary, path, AT_REMOVEDIR);
     }
-    unlinkat(temporary, UNIT "/per_cpu", AT_REMOVEDIR);
-    unlinkat(temporary, UNIT, AT_REMOVEDIR);
+    unlinkat(temporary, "per_cpu", AT_REMOVEDIR);
     close(temporary);
     if (rmdir(temporary_path) != 0)
         note("%s: %s", temporary_path, strerror(errno));
@@ -265,18 +261,18 @@ static void remove_temporary(void)
 /* Forgets the CPUs. */
 static void clear_streams(void)
 {
-    for (size_t i = 0; i < trace.nstreams; i++) {
-        if (trace.streams[i].fd != input.fd)
-            close(trace.streams[i].fd);
-        free(trace.streams[i].pages);
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        if (reading.streams[i].fd != input.fd)
+            close(reading.streams[i].fd);
+        free(reading.streams[i].pages);
     }
-    free(trace.streams);
-    free(trace.heap);
+    free(reading.streams);
+    free(reading.heap);
     free(trace.polls);
-    trace.streams = NULL;
-    trace.heap = NULL;
+    reading.streams = NULL;
+    reading.heap = NULL;
     trace.polls = NULL;
-    trace.nstreams = 0;
+    reading.nstreams = 0;
 }
 
 /* Forgets guests and their threads. */
@@ -408,18 +404,18 @@ static void load_capture(const char *name, enum host host)
 /* Makes a live host of a recording's: the same sub-buffers, from each CPU's buffer. */
 static void make_live(void)
 {
-    struct stream *recorded = trace.streams;
-    size_t n = trace.nstreams;
+    struct stream *recorded = reading.streams;
+    size_t n = reading.nstreams;
 
-    free(trace.heap);
+    free(reading.heap);
     make_streams(n);
     for (size_t i = 0; i < n; i++) {
         off_t at = (off_t)recorded[i].at;
-        trace.streams[i].cpu = recorded[i].cpu;
-        if (sendfile(trace.streams[i].fd, input.fd, &at, recorded[i].left) !=
+        reading.streams[i].cpu = recorded[i].cpu;
+        if (sendfile(reading.streams[i].fd, input.fd, &at, recorded[i].left) !=
             (ssize_t)recorded[i].left)
             bail_out("sendfile: %s", strerror(errno));
-        lseek(trace.streams[i].fd, 0, SEEK_SET);
+        lseek(reading.streams[i].fd, 0, SEEK_SET);
     }
     free(recorded);
 }
@@ -467,8 +463,8 @@ static void end_page(int cpu)
 
     if (w->used == 0)
         return;
-    memcpy(w->page + trace.page.commit.offset, &commit, 8);
-    if (pwrite(trace.streams[cpu].fd, w->page, PAGE, (off_t)w->written) != PAGE)
+    memcpy(w->page + reading.page.commit.offset, &commit, 8);
+    if (pwrite(reading.streams[cpu].fd, w->page, PAGE, (off_t)w->written) != PAGE)
         bail_out("writing a sub-buffer: %s", strerror(errno));
     w->written += PAGE;
     w->used = 0;
@@ -482,10 +478,10 @@ static void put(int cpu, uint64_t time, const struct sent *e)
     uint32_t header[3];
     size_t size = 4;
 
-    if (w->used + sizeof(header) + EVENT > PAGE - trace.page.data)
+    if (w->used + sizeof(header) + EVENT > PAGE - reading.page.data)
         end_page(cpu);
     if (w->used == 0) {
-        memcpy(w->page + trace.page.time.offset, &time, 8);
+        memcpy(w->page + reading.page.time.offset, &time, 8);
         w->time = time;
     }
     uint64_t delta = time - w->time;
@@ -496,7 +492,7 @@ static void put(int cpu, uint64_t time, const struct sent *e)
         header[2] = EVENT / 4;
         size = 12;
     }
-    uint8_t *at = w->page + trace.page.data + w->used;
+    uint8_t *at = w->page + reading.page.data + w->used;
     memcpy(at, header, size);
     encode(e, at + size);
     w->used += size + EVENT;
@@ -516,7 +512,7 @@ static void lose(int cpu, uint64_t n)
 /* Ends the sub-buffers of all CPUs and counts the events stamped before until. */
 static void read_until(uint64_t until)
 {
-    for (int cpu = 0; cpu < (int)trace.nstreams; cpu++)
+    for (int cpu = 0; cpu < (int)reading.nstreams; cpu++)
         end_page(cpu);
     drain(until, true);
 }
@@ -646,8 +642,8 @@ static uint64_t lost(void)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < trace.nstreams; i++)
-        sum += trace.streams[i].lost;
+    for (size_t i = 0; i < reading.nstreams; i++)
+        sum += reading.streams[i].lost;
     return sum;
 }
 
@@ -679,8 +675,8 @@ static void test_captures(bool live)
         named += is_row(&row, live ? ", live" : "");
         ok(world.nguests == 1 && row_count() == world.nthreads, "%s: no other row", row.file);
         if (strcmp(row.file, "svm-6.1-overrun.dat") == 0)
-            ok(trace.streams[0].lost == 15721 && lost() == 15721, "%s: 15721 events lost on CPU 0",
-                row.file);
+            ok(reading.streams[0].lost == 15721 && lost() == 15721,
+                "%s: 15721 events lost on CPU 0", row.file);
         else
             ok(lost() == 0, "%s: no event lost", row.file);
         nrows++;
@@ -929,7 +925,7 @@ static void make_table(enum table table)
     memset(event_of_id, 0, sizeof(event_of_id));
     choose_events(false);
     add_thread(TID, TID, UNKNOWN);
-    trace.gap = 0;
+    reading.gap = 0;
 }
 
 /* Tests count, number of times, and sum, least and greatest of these, of a key. */
@@ -1207,7 +1203,7 @@ static void test_until(void)
     put(1, 400, &leaving);
     read_until(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 5, "a CPU is read if poll() says that it has events");
-    trace.polls[FIRST_STREAM].fd = trace.streams[0].fd;
+    trace.polls[FIRST_STREAM].fd = reading.streams[0].fd;
     drain(UINT64_MAX, true);
     ok(counts_of(TID, 0)[EXITS] == 6, "and else the next time");
 }
@@ -1240,7 +1236,7 @@ static void test_lost(void)
     }
     put(1, 5, &leaving);
     read_until(UINT64_MAX);
-    ok(trace.streams[0].lost == 0 && trace.streams[1].lost == 10000,
+    ok(reading.streams[0].lost == 0 && reading.streams[1].lost == 10000,
         "the events that a CPU lost count once each");
     ok(counts_of(TID, 0)[EXITS] == 5, "those that it did not lose count");
 }
@@ -1833,7 +1829,7 @@ static void test_damaged_pages(void)
     load_capture("svm-6.1-mix2.dat", HARDWARE);
     for (int i = 0; i < ROUNDS; i++) {
         off_t page = (off_t)(chance() % 50) * PAGE;
-        if (pread(trace.streams[0].fd, p, PAGE, page) != PAGE)
+        if (pread(reading.streams[0].fd, p, PAGE, page) != PAGE)
             bail_out("reading a sub-buffer: %s", strerror(errno));
         for (uint64_t n = chance() % 8; n > 0; n--)
             p[8 + chance() % 100] = (uint8_t)chance();
@@ -1857,7 +1853,7 @@ static void count_page(uint32_t header, uint64_t commit)
     make_host(HARDWARE, 1);
     memcpy(p + 8, &commit, 8);
     memcpy(p + HEADER, &header, 4);
-    if (pwrite(trace.streams[0].fd, p, PAGE, 0) == PAGE)
+    if (pwrite(reading.streams[0].fd, p, PAGE, 0) == PAGE)
         drain(UINT64_MAX, true);
 }
 
@@ -1873,7 +1869,7 @@ static void count_large_page(void)
 
 static void count_page_without_stats(void)
 {
-    trace.instances = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    trace.dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     count_page(0, 0x80000004);
 }
 
