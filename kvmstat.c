@@ -75,8 +75,9 @@
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
 #define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
-#define MAX_NAME 1023             /* bytes of a guest's name that are kept */
-#define UNKNOWN LONG_MAX          /* a vCPU's number when nothing tells it: the row `?' */
+#define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: the key of an exit, while no event has told it yet */
+#define MAX_NAME 1023                /* bytes of a guest's name that are kept */
+#define UNKNOWN LONG_MAX             /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
 #define DEBUGFS_MAGIC 0x64626720 /* the same */
@@ -166,7 +167,7 @@ struct tally {
     uint64_t counts[NCOUNTERS]; /* since the last report */
     struct key *keys;           /* -e: in order of id */
     size_t nkeys;               /* how many */
-    uint64_t open;              /* the key whose end is awaited; OTHER_KEYS: not known yet */
+    uint64_t open;              /* the key whose end is awaited */
     uint64_t since;             /* when that began; 0 if none is awaited */
 };
 
@@ -278,8 +279,6 @@ struct column {
     int width;           /* at least, in characters; text is to the right, or, if < 0, left */
     char before;         /* what stands between it and the column before, or a blank */
     const char *meaning; /* for -h and -m */
-    uint32_t item;       /* -m: its number in PCP, which is not changed or used again, ever */
-    const char *help;    /* -m: what the manual says beyond the meaning */
 };
 
 /* A trace event that kvmstat can count. */
@@ -313,7 +312,7 @@ static struct {
     bool names;        /* -n */
     char stamp;        /* -T: `d', `u' or 0 */
     enum table table;  /* -e */
-    bool by_time;      /* -k time */
+    char order;        /* -k: `c', `t' or 0 */
     uint64_t kib;      /* -b: of buffer for each CPU */
     int *pids;         /* -p */
     size_t npids;      /* how many; 0 for all processes */
@@ -414,48 +413,37 @@ enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
 /* The usual table, in the order of a line; time is there with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)", 0, NULL},
-    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine", 0, NULL},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it", 0, NULL},
-    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason", 1,
-        "An exit whose reason has no column counts in exits only."},
-    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted", 2,
-        "A guest that halts has nothing to do until an interrupt comes."},
-    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came", 3,
-        "The host's own timer makes some on each vCPU that runs."},
-    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits because the guest can take an interrupt again",
-        4,
-        "The hypervisor asked for such an exit, to be told when the guest can take an "
-        "interrupt that waits."},
-    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O", 5,
-        "The guest accessed a device by one of the processor's I/O ports."},
-    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O", 6,
-        "An exit for memory-mapped I/O that the processor reports as a page table violation "
-        "counts in mmiox, not in eptv."},
-    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest", 7,
-        "Those that the hardware delivers without the hypervisor's help are not counted."},
-    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated", 8,
-        "The hypervisor carried them out, in place of the processor."},
-    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations", 9,
-        "The guest touched memory that the host had not mapped for it yet, or no longer."},
+    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
+    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
+    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
+    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
+    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ',
+        "exits because the guest can take an "
+        "interrupt again"},
+    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
+    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
+    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
+    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
+    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
 };
 
 /* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
 static const struct column key_columns[NKEYCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', NULL, 0, NULL},
-    [COLUMN_PID] = {"pid", 6, ' ', NULL, 0, NULL},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL, 0, NULL},
-    [COLUMN_KEY] = {NULL, -15, '|', NULL, 0, NULL},
-    [COLUMN_COUNT] = {"count", 7, ' ', "how often", 0, NULL},
-    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows", 0,
-        NULL},
-    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times", 0, NULL},
-    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds", 0, NULL},
-    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time", 0, NULL},
-    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time", 0, NULL},
+    [COLUMN_TIME] = {"time", 4, ' ', NULL},
+    [COLUMN_PID] = {"pid", 6, ' ', NULL},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
+    [COLUMN_KEY] = {NULL, -15, '|', NULL},
+    [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
+    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows"},
+    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times"},
+    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
+    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
+    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
 };
 
-static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)", 0, NULL};
+static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
 
 /* By enum table: as -e names them, and what their key is. */
 static const struct {
@@ -622,6 +610,15 @@ static void *grow(void *p, size_t n, size_t size)
     return (n & (n - 1)) == 0 ? resize(p, n == 0 ? 1 : n * 2, size) : p;
 }
 
+/* grow(), with the room at place i, before the objects that are there and behind it. */
+static void *insert(void *p, size_t n, size_t size, size_t i)
+{
+    char *q = grow(p, n, size);
+
+    memmove(q + (i + 1) * size, q + i * size, (n - i) * size);
+    return q;
+}
+
 /* A new object of the given size, all zero. */
 static void *create(size_t size)
 {
@@ -772,16 +769,6 @@ static void put_name(struct text *t, const char *name)
         }
         name += size;
     }
-}
-
-/* Appends s, filled up with blanks on the left to width. */
-static void put_right(struct text *t, const char *s, size_t width)
-{
-    size_t size = strlen(s), blanks = size < width ? width - size : 0;
-
-    memset(reserve(t, blanks), ' ', blanks);
-    t->size += blanks;
-    put_bytes(t, s, size);
 }
 
 /* The decimal digits of value, with a NUL, in the end of buf; gives where they start. */
@@ -1328,9 +1315,7 @@ static struct guest *guest_of(int pid)
     g->pid = pid;
     if (options.names || options.metrics || options.write != NULL)
         g->name = name_of(pid);
-    world.guests = grow(world.guests, world.nguests, sizeof(struct guest *));
-    memmove(&world.guests[i + 1], &world.guests[i], (world.nguests - i) * sizeof(struct guest *));
-    world.nguests++;
+    world.guests = insert(world.guests, world.nguests++, sizeof(struct guest *), i);
     return world.guests[i] = g;
 }
 
@@ -1351,9 +1336,7 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
     limit_known(++world.nvcpus);
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
-    g->vcpus = grow(g->vcpus, g->nvcpus, sizeof(struct vcpu *));
-    memmove(&g->vcpus[low + 1], &g->vcpus[low], (g->nvcpus - low) * sizeof(struct vcpu *));
-    g->nvcpus++;
+    g->vcpus = insert(g->vcpus, g->nvcpus++, sizeof(struct vcpu *), low);
     return g->vcpus[low] = v;
 }
 
@@ -1454,8 +1437,9 @@ static int compare_ids(const void *a, const void *b)
 static int compare_keys(const void *a, const void *b)
 {
     const struct key *x = a, *y = b;
-    uint64_t left = options.by_time ? x->total : x->count;
-    uint64_t right = options.by_time ? y->total : y->count;
+    bool by_time = options.order == 't';
+    uint64_t left = by_time ? x->total : x->count;
+    uint64_t right = by_time ? y->total : y->count;
 
     if ((x->id == OTHER_KEYS) != (y->id == OTHER_KEYS))
         return x->id == OTHER_KEYS ? 1 : -1;
@@ -1506,9 +1490,7 @@ static struct key *key_of(struct tally *t, uint64_t id)
         merge_keys(t);
         return key_of(t, id);
     }
-    t->keys = grow(t->keys, t->nkeys, sizeof(*t->keys));
-    memmove(&t->keys[low + 1], &t->keys[low], (t->nkeys - low) * sizeof(*t->keys));
-    t->nkeys++;
+    t->keys = insert(t->keys, t->nkeys++, sizeof(*t->keys), low);
     t->keys[low] = (struct key){.id = id};
     return &t->keys[low];
 }
@@ -1595,7 +1577,7 @@ static void see_threads(const struct vm *m)
 {
     for (size_t i = 0; i < m->guest->nvcpus; i++) {
         long id = m->guest->vcpus[i]->id;
-        struct thread *t = known_thread(last_thread(m, id));
+        struct thread *t = id == UNKNOWN ? NULL : known_thread(last_thread(m, id));
 
         if (t != NULL && t->guest == m->guest)
             t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN;
@@ -2163,15 +2145,15 @@ static void count_nothing(struct thread *t, const struct event_type *type, struc
  * from kvm_exit to kvm_mmio.
  */
 
-/* From now on, the end of the key with the given id, or of one not known yet, is awaited. */
-static void begin(struct tally *t, uint64_t id, const struct stream *s)
+/* From now on, the end of the key with the given id is awaited. */
+static void start_timing(struct tally *t, uint64_t id, const struct stream *s)
 {
     t->open = id;
     t->since = s->next.time;
 }
 
 /* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
-static void end(struct tally *t, uint64_t id, const struct stream *s)
+static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
 {
     if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
         uint64_t time = s->next.time - t->since;
@@ -2184,7 +2166,7 @@ static void end(struct tally *t, uint64_t id, const struct stream *s)
 static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 {
     key_of(t, id)->count++;
-    begin(t, id, s);
+    start_timing(t, id, s);
 }
 
 /* The id of the key of kvm_exit r: which of symbols has its name, in bit 63, and its number. */
@@ -2219,7 +2201,7 @@ static void key_user_exit(struct thread *t, const struct event_type *type, struc
 static void begin_exit(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    begin(t->tally, OTHER_KEYS, s);
+    start_timing(t->tally, UNKNOWN_KEY, s);
 }
 
 static void key_mmio(struct thread *t, const struct event_type *type, struct stream *s)
@@ -2231,8 +2213,8 @@ static void key_mmio(struct thread *t, const struct event_type *type, struct str
         count_key(t->tally, id, s);
     } else if (kind == MMIO_READ) {
         key_of(t->tally, id)->count++;
-        if (t->tally->open == OTHER_KEYS)
-            end(t->tally, id, s);
+        if (t->tally->open == UNKNOWN_KEY)
+            stop_timing(t->tally, id, s);
     }
 }
 
@@ -2247,8 +2229,8 @@ static void key_pio(struct thread *t, const struct event_type *type, struct stre
 static void end_by_entry(struct thread *t, const struct event_type *type, struct stream *s)
 {
     (void)type;
-    if (t->tally->open != OTHER_KEYS)
-        end(t->tally, t->tally->open, s);
+    if (t->tally->open != UNKNOWN_KEY)
+        stop_timing(t->tally, t->tally->open, s);
     t->tally->since = 0;
 }
 
@@ -2256,7 +2238,7 @@ static void end_by_entry(struct thread *t, const struct event_type *type, struct
 static void end_by_load(struct thread *t, const struct event_type *type, struct stream *s)
 {
     if (field_value(&s->next, type->fields[LOAD]) != 0)
-        end(t->tally, t->tally->open, s);
+        stop_timing(t->tally, t->tally->open, s);
 }
 
 /* The common_type of r; 0 if it has none. */
@@ -2780,7 +2762,7 @@ enum { NVCPUMETRICS = METRIC_VCPUS };
 
 /* A metric. */
 struct metric {
-    uint32_t item;       /* column.item */
+    uint32_t item;       /* its number in PCP, which is not changed or used again, ever */
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
@@ -2798,6 +2780,24 @@ static const struct metric other_metrics[NMETRICS] = {
         "As long as it stays the same, the counters are exact."},
     [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
         "the interval of the reports", "Values are brought up to date once an interval."},
+};
+
+/* The counters' items, and their long help texts; the rest their columns have. */
+static const struct {
+    uint32_t item;    /* as metric.item */
+    const char *help; /* as metric.help */
+} counter_metrics[NCOUNTERS] = {
+    [EXITS] = {1, "An exit whose reason has no column counts in exits only."},
+    [HALTX] = {2, "A guest that halts has nothing to do until an interrupt comes."},
+    [IRQX] = {3, "The host's own timer makes some on each vCPU that runs."},
+    [IRQWX] = {4, "The hypervisor asked for such an exit, to be told when the guest can take "
+                  "an interrupt that waits."},
+    [IOX] = {5, "The guest accessed a device by one of the processor's I/O ports."},
+    [MMIOX] = {6, "An exit for memory-mapped I/O that the processor reports as a page table "
+                  "violation counts in mmiox, not in eptv."},
+    [IRQS] = {7, "Those that the hardware delivers without the hypervisor's help are not counted."},
+    [EMUL] = {8, "The hypervisor carried them out, in place of the processor."},
+    [EPTV] = {9, "The guest touched memory that the host had not mapped for it yet, or no longer."},
 };
 
 /* What comes first in the file of -m. */
@@ -3003,15 +3003,15 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
 }
 
 /* Describes the metrics in f. */
-static void set_metrics(struct mmv_file *f)
+static void describe_metrics(struct mmv_file *f)
 {
     for (int i = 0; i < NMETRICS; i++) {
         struct metric metric = other_metrics[i];
         struct mmv_text *about = f->about[i];
         if (i < NCOUNTERS) {
             const struct column *c = &counter_columns[FIRST_COUNT + i];
-            metric = (struct metric){
-                c->item, MMV_U64, MMV_COUNTER, MMV_COUNT, c->name, c->meaning, c->help};
+            metric = (struct metric){counter_metrics[i].item, MMV_U64, MMV_COUNTER, MMV_COUNT,
+                c->name, c->meaning, counter_metrics[i].help};
         }
         strcpy(about[0].s, metric.name);
         strcpy(about[1].s, metric.meaning);
@@ -3028,7 +3028,7 @@ static void set_metrics(struct mmv_file *f)
 }
 
 /* Describes instance i of the n at vcpus, which is the vCPU at row. */
-static void set_instance(
+static void describe_instance(
     struct mmv_file *f, const struct mmv_vcpus *vcpus, const struct row *row, size_t i)
 {
     static const char before[] = "{\"guest\":\"", after[] = "\"}";
@@ -3053,7 +3053,7 @@ static void set_instance(
 }
 
 /* Describes the n vCPUs at rows in f, and which value is whose. */
-static void set_instances(struct mmv_file *f, const struct row *rows, size_t n)
+static void describe_instances(struct mmv_file *f, const struct row *rows, size_t n)
 {
     struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
     struct mmv_value *value = vcpus.values;
@@ -3061,7 +3061,7 @@ static void set_instances(struct mmv_file *f, const struct row *rows, size_t n)
     for (int m = NVCPUMETRICS; m < NMETRICS; m++)
         *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m])};
     for (size_t i = 0; i < n; i++)
-        set_instance(f, &vcpus, &rows[i], i);
+        describe_instance(f, &vcpus, &rows[i], i);
     for (int m = 0; m < NVCPUMETRICS; m++) {
         for (size_t i = 0; i < n; i++)
             *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m]),
@@ -3113,8 +3113,8 @@ static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
         .instances = offset_of(f, vcpus.instances),
         .meaning = offset_of(f, &f->about_vcpus),
         .help = offset_of(f, &f->about_vcpus)};
-    set_metrics(f);
-    set_instances(f, rows, n);
+    describe_metrics(f);
+    describe_instances(f, rows, n);
     set_values(f, rows, n);
 }
 
@@ -3626,6 +3626,14 @@ static int compare_streams(const void *a, const void *b)
     return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
 }
 
+/* Has each CPU's buffer polled, also of those that were not online up to now. */
+static void watch_streams(void)
+{
+    for (size_t i = 0; i < reading.nstreams; i++)
+        trace.polls[FIRST_STREAM + i] =
+            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
+}
+
 /* Opens each CPU's buffer. */
 static void open_streams(void)
 {
@@ -3662,9 +3670,7 @@ static void open_streams(void)
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
     trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
     trace.polls[POLL_NEW_VMS] = (struct pollfd){.fd = trace.new_vms, .events = POLLIN};
-    for (size_t i = 0; i < reading.nstreams; i++)
-        trace.polls[FIRST_STREAM + i] =
-            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
+    watch_streams();
 }
 
 /* Opens debugfs's directory of virtual machines, if there is one, and watches it. */
@@ -3683,42 +3689,34 @@ static void open_debugfs(void)
         inotify_add_watch(trace.new_vms, path, IN_CREATE);
 }
 
-/* Sets everything up and starts tracing. */
-static void start_tracing(void)
+/* Opens tracefs, which has the events of kvm. */
+static int open_tracefs(void)
 {
-    static char text[4096];
-    struct rlimit files;
+    static const char path[] = "/sys/kernel/tracing";
+    int fd = open_mounted(path, TRACEFS_MAGIC);
 
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    int tracefs = open_mounted("/sys/kernel/tracing", TRACEFS_MAGIC);
-    if (tracefs < 0 && (tracefs = open_detached("tracefs")) < 0) {
+    if (fd < 0 && (fd = open_detached("tracefs")) < 0) {
         int error = errno;
         /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
         if (error == ENOSYS)
-            tracefs = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
+            fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
         errno = error;
     }
-    if (tracefs < 0)
-        fail_trace("/sys/kernel/tracing");
-    if (faccessat(tracefs, "events/kvm", F_OK, 0) != 0) {
+    if (fd < 0)
+        fail_trace(path);
+    if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
         if (errno == ENOENT)
             fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
-        fail_trace("/sys/kernel/tracing");
+        fail_trace(path);
     }
-    trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (trace.instances < 0)
-        fail_trace("/sys/kernel/tracing/instances");
-    close(tracefs);
-    /* What another kvmstat that starts finds half made it would take for a dead one's. */
-    if (flock(trace.instances, LOCK_EX) != 0)
-        fail_trace("/sys/kernel/tracing/instances");
-    if (options.metrics)
-        start_metrics();
-    create_instance();
-    flock(trace.instances, LOCK_UN);
+    return fd;
+}
+
+/* Has the instance's buffers made, and finds out what their sub-buffers look like. */
+static void set_buffers(void)
+{
+    static char text[4096];
+
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set("buffer_size_kb", text);
     set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
@@ -3731,6 +3729,28 @@ static void start_tracing(void)
     if (!parse_header_page(&reading.page, text))
         fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
     reading.chunk = reading.page.size;
+}
+
+/* Sets everything up and starts tracing. */
+static void start_tracing(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    int tracefs = open_tracefs();
+    trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* What another kvmstat that starts finds half made it would take for a dead one's. */
+    if (trace.instances < 0 || flock(trace.instances, LOCK_EX) != 0)
+        fail_trace("/sys/kernel/tracing/instances");
+    close(tracefs);
+    if (options.metrics)
+        start_metrics();
+    create_instance();
+    flock(trace.instances, LOCK_UN);
+    set_buffers();
     if (options.npids != 0)
         set_pids();
     enable_events();
@@ -4526,12 +4546,16 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
         set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
 }
 
-/* Appends a cell in at least the given width; negative: text to the left. */
-static void put_cell(struct text *t, const char *cell, int width)
+/* Appends s, filled up to width with blanks: on its left or, if width is negative, its right. */
+static void put_cell(struct text *t, const char *s, int width)
 {
-    put_right(t, cell, width < 0 ? 0 : (size_t)width);
-    for (size_t size = strlen(cell); width < 0 && size < (size_t)-width; size++)
-        put_bytes(t, " ", 1);
+    size_t size = strlen(s), wanted = (size_t)abs(width),
+           blanks = size < wanted ? wanted - size : 0;
+    char *place = reserve(t, size + blanks);
+
+    memset(place, ' ', size + blanks);
+    memcpy(place + (width < 0 ? 0 : blanks), s, size);
+    t->size += size + blanks;
 }
 
 /* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
@@ -4666,8 +4690,7 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 /* Finds out, as an interval ends, which vCPUs are there. */
 static void look_at_host(uint64_t end)
 {
-    for (size_t i = 0; i < reading.nstreams; i++)
-        trace.polls[FIRST_STREAM + i].fd = reading.streams[i].fd; /* it may be online now */
+    watch_streams();
     scan_guests();
     see_present(end);
 }
@@ -4737,6 +4760,14 @@ static _Noreturn void usage_error(const char *what, const char *word, const char
     exit(2);
 }
 
+/* Ends kvmstat, which has printed what it was asked for. */
+static _Noreturn void end_printing(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout))
+        fail("stdout: %s", strerror(errno));
+    exit(0);
+}
+
 static _Noreturn void print_help(void)
 {
     print_usage(stdout);
@@ -4764,9 +4795,7 @@ static _Noreturn void print_help(void)
         printf("  %-6s  %s\n", tables[i].name, tables[i].meaning);
     for (int i = COLUMN_COUNT; i < NKEYCOLUMNS; i++)
         printf("  %-6s  %s\n", key_columns[i].name, key_columns[i].meaning);
-    if (fflush(stdout) != 0 || ferror(stdout))
-        fail("stdout: %s", strerror(errno));
-    exit(0);
+    end_printing();
 }
 
 /* Parses interval: seconds, with decimals, to nanoseconds. */
@@ -4855,14 +4884,38 @@ static void parse_table(const char *word)
 /* Takes the operand of -k. */
 static void parse_order(const char *word)
 {
-    options.by_time = strcmp(word, "time") == 0;
-    if (!options.by_time && strcmp(word, "count") != 0)
+    options.order = *word;
+    if (strcmp(word, "count") != 0 && strcmp(word, "time") != 0)
         usage_error("-k \"", word, "\": neither count nor time");
 }
 
+/* Takes the words behind the options. */
+static void parse_operands(char **words)
+{
+    if (*words != NULL)
+        parse_interval(*words++);
+    if (*words != NULL)
+        parse_count(*words++);
+    if (*words != NULL)
+        usage_error("\"", *words, "\": one operand too many");
+}
+
+/* Refuses options that do not go together. */
+static void check_combinations(void)
+{
+    bool live = options.kib != 0 || options.metrics || options.write != NULL;
+
+    if (options.order != 0 && options.table == USUAL)
+        usage_error("-k", "", ": only with -e");
+    if (is_recorded() && live)
+        usage_error(options.kib != 0 ? "-b" : options.metrics ? "-m" : "-w", "", ": not with -r");
+    if (options.metrics && options.table != USUAL)
+        usage_error("-m", "", ": not with -e");
+}
+
+/* Takes the command line; ends kvmstat with status 2 if it cannot be. */
 static void parse_options(int argc, char **argv)
 {
-    bool ordered = false;
     int c, at;
 
     opterr = 0;
@@ -4874,10 +4927,7 @@ static void parse_options(int argc, char **argv)
         case 'e': parse_table(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
-        case 'k':
-            parse_order(optarg);
-            ordered = true;
-            break;
+        case 'k': parse_order(optarg); break;
         case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_pids(optarg); break;
@@ -4887,35 +4937,16 @@ static void parse_options(int argc, char **argv)
                 usage_error("-T \"", optarg, "\": neither d nor u");
             options.stamp = *optarg;
             break;
-        case 'V':
-            puts("kvmstat " VERSION);
-            if (fflush(stdout) != 0)
-                fail("stdout: %s", strerror(errno));
-            exit(0);
+        case 'V': puts("kvmstat " VERSION); end_printing();
         case 'w': options.write = optarg; break;
         case ':': usage_error("", word, ": its value is missing");
         default: usage_error("", word, ": no such option");
         }
     }
-    if (optind < argc)
-        parse_interval(argv[optind++]);
-    if (optind < argc)
-        parse_count(argv[optind++]);
-    if (optind < argc)
-        usage_error("\"", argv[optind], "\": one operand too many");
-    if (ordered && options.table == USUAL)
-        usage_error("-k", "", ": only with -e");
-    if (is_recorded()) {
-        const char *other = options.kib != 0        ? "-b"
-                            : options.metrics       ? "-m"
-                            : options.write != NULL ? "-w"
-                                                    : NULL;
-        if (other != NULL)
-            usage_error(other, "", ": not with -r");
+    parse_operands(argv + optind);
+    check_combinations();
+    if (is_recorded())
         return;
-    }
-    if (options.metrics && options.table != USUAL)
-        usage_error("-m", "", ": not with -e");
     check_pids();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;

@@ -436,7 +436,7 @@ static void choose_options(const uint8_t *choice)
     options.table = (enum table)(choice[0] % NTABLES);
     options.names = (choice[0] & 4) != 0;
     options.no_header = (choice[0] & 8) != 0;
-    options.by_time = (choice[0] & 16) != 0;
+    options.order = (choice[0] & 16) != 0 ? 't' : 0;
     options.stamp = "\0du\0"[choice[0] / 32 % 4];
     options.interval = intervals[choice[1] % SIZE(intervals)];
     options.decimals = choice[1] / 16 % 10;

@@ -2342,7 +2342,7 @@ static void put_nothing(void)
     struct text t = {.s = NULL};
 
     put_bytes(&t, "", 0);
-    put_right(&t, "", 0);
+    put_cell(&t, "", 0);
     free(t.s);
 }
 
