@@ -247,8 +247,8 @@ struct stream {
     uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
     uint64_t lost;         /* events lost since the last report */
     bool lost_more;        /* -r: and more, which no sub-buffer told the number of */
-    int copy;              /* -w: its sub-buffers up to now, in an unnamed file; or -1 */
-    uint64_t copied;       /* bytes of that */
+    int saved;             /* -w: its sub-buffers up to now, in an unnamed file; or -1 */
+    uint64_t saved_size;   /* bytes of that */
     uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
     struct thread *thread; /* that of the last event: most often the next one's too */
 };
@@ -557,11 +557,10 @@ static const struct {
     {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
 
 /*
- * Small helpers.  They touch nothing but their operands, and ask for options.
+ * Helpers of all parts.
  */
 
 static _Noreturn void leave(int status);
-static _Noreturn void fail_trace(const char *object);
 static void drain(uint64_t until, bool all);
 
 /* Whether a recording is reported, not this host. */
@@ -900,6 +899,84 @@ static DIR *open_dir(int dir, const char *path)
     if (d == NULL && fd >= 0)
         close(fd);
     return d;
+}
+
+/* Whether others than root and this user can write to the directory dir. */
+static bool is_open_to_others(int dir)
+{
+    struct stat st;
+
+    return fstat(dir, &st) != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 ||
+           (st.st_uid != 0 && st.st_uid != geteuid());
+}
+
+/*
+ * Finds the directory of path, and the file's name in it, which need not exist.
+ * Symbolic links are followed, but none that others could have made.  Gives the
+ * directory, or -1 with errno; name is empty if path names no file.
+ */
+static int open_parent(const char *path, char name[static NAME_MAX + 1])
+{
+    char rest[PATH_MAX * 2], link[PATH_MAX];
+    int dir = open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC), links = 0;
+
+    name[0] = '\0';
+    if (strlen(path) >= PATH_MAX)
+        return errno = ENAMETOOLONG, -1;
+    strcpy(rest, path);
+    while (dir >= 0) {
+        char *word = rest + strspn(rest, "/"), *end = word + strcspn(word, "/");
+        bool last = end[strspn(end, "/")] == '\0';
+        struct stat st;
+        if (end - word > NAME_MAX)
+            return errno = ENAMETOOLONG, -1;
+        memcpy(name, word, (size_t)(end - word));
+        name[end - word] = '\0';
+        bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+        if (!is_link && last)
+            return dir;
+        ssize_t size = 0;
+        if (is_link && (is_open_to_others(dir) || ++links > 40))
+            return errno = ELOOP, -1;
+        if (is_link && (size = readlinkat(dir, name, link, sizeof(link) - 1)) <= 0)
+            return -1;
+        link[size] = '\0';
+        if ((size_t)size + strlen(end) >= sizeof(rest))
+            return errno = ENAMETOOLONG, -1;
+        memmove(rest + size, end, strlen(end) + 1);
+        memcpy(rest, link, (size_t)size);
+        const char *next = !is_link ? name : *link == '/' ? "/" : ".";
+        int parent = dir;
+        dir = openat(parent, next, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        close(parent);
+    }
+    return -1;
+}
+
+/* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
+static _Noreturn void fail_trace(const char *object)
+{
+    int error = errno;
+    char lockdown[256] = "";
+    const char *remedy = "see DIAGNOSTICS in kvmstat(1)";
+
+    if ((error == EPERM || error == EACCES) && geteuid() != 0)
+        remedy = "run as root";
+    else if (error == EPERM &&
+             read_file(AT_FDCWD, "/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)) > 0 &&
+             strstr(lockdown, "[none]") == NULL)
+        remedy = "the kernel is locked down: boot it without lockdown=confidentiality";
+    else if (error == EPERM || error == EACCES)
+        remedy = "root lacks CAP_SYS_ADMIN here, or the kernel is locked down";
+    else if (error == ENOMEM)
+        remedy = "ask for less buffer with -b";
+    else if (error == EMFILE || error == ENFILE)
+        remedy = "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
+    else if (error == ENODEV)
+        remedy = "the kernel has no tracefs: it needs CONFIG_FTRACE and CONFIG_EVENT_TRACING";
+    else if (error == ENOSYS)
+        remedy = "mount it: mount -t tracefs nodev /sys/kernel/tracing";
+    fail("%s: %s (%s)", object, strerror(error), remedy);
 }
 
 /*
@@ -1507,7 +1584,7 @@ static void clear_tally(struct tally *t)
 }
 
 /* Gives the counts that t holds back to v. */
-static void settle(struct thread *t, struct vcpu *v)
+static void give_counts(struct thread *t, struct vcpu *v)
 {
     for (int i = 0; i < NCOUNTERS; i++)
         v->tally.counts[i] += t->pending.counts[i];
@@ -1517,12 +1594,12 @@ static void settle(struct thread *t, struct vcpu *v)
 }
 
 /* An event says that t runs the vCPU with number id. */
-static void tell(struct thread *t, long id)
+static void note_vcpu(struct thread *t, long id)
 {
     if (t->told && t->vcpu->id == id)
         return;
     t->vcpu = vcpu_of(t->guest, id);
-    settle(t, t->vcpu);
+    give_counts(t, t->vcpu);
     if (!t->told && t->pending.since != 0) {
         t->vcpu->tally.open = t->pending.open;
         t->vcpu->tally.since = t->pending.since;
@@ -1882,7 +1959,7 @@ static void find_vcpus(bool settling)
         if (is_looked_for(t, settling)) {
             struct vcpu *v = find_vcpu(t);
             if (settling)
-                settle(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN));
+                give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN));
             t->guest->look = false;
         }
         t->fresh = false;
@@ -2013,7 +2090,7 @@ static void clear_counts(void)
 }
 
 /*
- * Counting: what each event does.  No I/O.
+ * Counting: what each event does.
  */
 
 /* The column of the reason with the given code in table; NCOUNTERS if it has none. */
@@ -2258,7 +2335,7 @@ static void retire_thread(struct thread *t)
         return;
     settle_exit(t);
     if (!t->told)
-        settle(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN));
+        give_counts(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN));
     t->guest->busy |= t->active;
     save_thread(t);
     t->tid = 0;
@@ -2304,7 +2381,7 @@ static void count(struct stream *s)
     if (type == &events[KVM_EXIT] || type == &events[KVM_ENTRY])
         settle_exit(t); /* while the vCPU is the one that exited */
     if (type->fields[VCPU_ID].size != 0)
-        tell(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
+        note_vcpu(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
     type->count[options.table](t, type, s);
 }
 
@@ -2332,6 +2409,21 @@ static const char dat_magic[] = "\x17\x08\x44tracing";
 /* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
 static const char reports_from[] = ", reports from ";
 
+/* Appends an entry of a GUEST option: thread tid (0: none) ran vCPU id. */
+static void put_entry(struct text *t, long id, int tid)
+{
+    put_number(t, id == UNKNOWN ? UINT32_MAX : (uint64_t)id, 4);
+    put_number(t, (uint64_t)tid, 4);
+}
+
+/* The number of the vCPU in entry i of those at entries. */
+static long entry_vcpu(const uint8_t *entries, size_t i)
+{
+    uint64_t id = load(entries + 8 * i, 4);
+
+    return id == UINT32_MAX ? UNKNOWN : (long)id;
+}
+
 /* Says that the recording failed as errno tells, and ends kvmstat without it. */
 static _Noreturn void fail_output(void)
 {
@@ -2340,58 +2432,6 @@ static _Noreturn void fail_output(void)
     output.dir = -1;
     fail("%s: %s (nothing is recorded; %s)", output.name, strerror(errno),
         full ? "give -w a place with more room" : "give -w a file that can be written");
-}
-
-/* Whether others than root and this user can write to the directory dir. */
-static bool is_open_to_others(int dir)
-{
-    struct stat st;
-
-    return fstat(dir, &st) != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 ||
-           (st.st_uid != 0 && st.st_uid != geteuid());
-}
-
-/*
- * Finds the directory of path, and the file's name in it, which need not exist.
- * Symbolic links are followed, but none that others could have made.  Gives the
- * directory, or -1 with errno; name is empty if path names no file.
- */
-static int open_parent(const char *path, char name[static NAME_MAX + 1])
-{
-    char rest[PATH_MAX * 2], link[PATH_MAX];
-    int dir = open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC), links = 0;
-
-    name[0] = '\0';
-    if (strlen(path) >= PATH_MAX)
-        return errno = ENAMETOOLONG, -1;
-    strcpy(rest, path);
-    while (dir >= 0) {
-        char *word = rest + strspn(rest, "/"), *end = word + strcspn(word, "/");
-        bool last = end[strspn(end, "/")] == '\0';
-        struct stat st;
-        if (end - word > NAME_MAX)
-            return errno = ENAMETOOLONG, -1;
-        memcpy(name, word, (size_t)(end - word));
-        name[end - word] = '\0';
-        bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-        if (!is_link && last)
-            return dir;
-        ssize_t size = 0;
-        if (is_link && (is_open_to_others(dir) || ++links > 40))
-            return errno = ELOOP, -1;
-        if (is_link && (size = readlinkat(dir, name, link, sizeof(link) - 1)) <= 0)
-            return -1;
-        link[size] = '\0';
-        if ((size_t)size + strlen(end) >= sizeof(rest))
-            return errno = ENAMETOOLONG, -1;
-        memmove(rest + size, end, strlen(end) + 1);
-        memcpy(rest, link, (size_t)size);
-        const char *next = !is_link ? name : *link == '/' ? "/" : ".";
-        int parent = dir;
-        dir = openat(parent, next, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        close(parent);
-    }
-    return -1;
 }
 
 /* Whether the recording may get its name: there is no such file yet, or it is a regular one. */
@@ -2438,29 +2478,29 @@ static void save_subbuf(struct stream *s)
 {
     char name[NAME_MAX + 1];
 
-    if (s->copy < 0) {
-        if ((s->copy = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
+    if (s->saved < 0) {
+        if ((s->saved = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
             fail_output();
     }
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
-    if (!write_all(s->copy, s->pages, reading.page.size))
+    if (!write_all(s->saved, s->pages, reading.page.size))
         fail_output();
-    s->copied += reading.page.size;
+    s->saved_size += reading.page.size;
 }
 
 /* Appends what was saved of s to the recording fd; false with errno if that failed. */
-static bool append_copy(int fd, const struct stream *s)
+static bool append_saved(int fd, const struct stream *s)
 {
     enum { PIECE = 1 << 18 }; /* bytes */
     off_t at = 0;
 
-    while ((uint64_t)at < s->copied) {
+    while ((uint64_t)at < s->saved_size) {
         off_t start = at;
-        ssize_t size = sendfile(fd, s->copy, &at, PIECE);
+        ssize_t size = sendfile(fd, s->saved, &at, PIECE);
         if (size <= 0)
             return false;
         /* If the file system can, it gives back at once what now stands in two places. */
-        fallocate(s->copy, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
+        fallocate(s->saved, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
     }
     return true;
 }
@@ -2478,13 +2518,6 @@ static void save_command(int tid)
     }
     snprintf(line, sizeof(line), "%d %s\n", tid, name);
     put_bytes(&output.commands, line, strlen(line));
-}
-
-/* Appends an entry of a GUEST option: thread tid (0: none) ran vCPU id. */
-static void put_entry(struct text *t, long id, int tid)
-{
-    put_number(t, id == UNKNOWN ? UINT32_MAX : (uint64_t)id, 4);
-    put_number(t, (uint64_t)tid, 4);
 }
 
 /* Appends an option of a recording's header, of size bytes at data. */
@@ -2511,14 +2544,6 @@ static int early_thread(const struct guest *g, long id)
             return tid;
     }
     return 0;
-}
-
-/* The number of the vCPU in entry i of those at entries. */
-static long entry_vcpu(const uint8_t *entries, size_t i)
-{
-    uint64_t id = load(entries + 8 * i, 4);
-
-    return id == UINT32_MAX ? UNKNOWN : (long)id;
 }
 
 /*
@@ -2599,7 +2624,7 @@ static struct text make_header(void)
     at += gap;
     const struct stream *s = reading.streams;
     for (int cpu = 0; cpu < ncpus; cpu++) {
-        uint64_t size = s->cpu == cpu ? s++->copied : 0; /* there are hosts without CPU 1 */
+        uint64_t size = s->cpu == cpu ? s++->saved_size : 0; /* there are hosts without CPU 1 */
         put_number(&t, at, 8);
         put_number(&t, size, 8);
         at += size;
@@ -2633,9 +2658,9 @@ static void finish_recording(void)
         fail_output();
     bool done = write_all(fd, t.s, t.size);
     for (size_t i = 0; i < reading.nstreams && done; i++) {
-        done = append_copy(fd, &reading.streams[i]);
-        if (reading.streams[i].copy >= 0)
-            close(reading.streams[i].copy);
+        done = append_saved(fd, &reading.streams[i]);
+        if (reading.streams[i].saved >= 0)
+            close(reading.streams[i].saved);
     }
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
@@ -3228,32 +3253,6 @@ static void report_metrics(void)
  * The tracefs instance.  All that kvmstat changes in tracing is in this part.
  */
 
-/* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
-static _Noreturn void fail_trace(const char *object)
-{
-    int error = errno;
-    char lockdown[256] = "";
-    const char *remedy = "see DIAGNOSTICS in kvmstat(1)";
-
-    if ((error == EPERM || error == EACCES) && geteuid() != 0)
-        remedy = "run as root";
-    else if (error == EPERM &&
-             read_file(AT_FDCWD, "/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)) > 0 &&
-             strstr(lockdown, "[none]") == NULL)
-        remedy = "the kernel is locked down: boot it without lockdown=confidentiality";
-    else if (error == EPERM || error == EACCES)
-        remedy = "root lacks CAP_SYS_ADMIN here, or the kernel is locked down";
-    else if (error == ENOMEM)
-        remedy = "ask for less buffer with -b";
-    else if (error == EMFILE || error == ENFILE)
-        remedy = "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
-    else if (error == ENODEV)
-        remedy = "the kernel has no tracefs: it needs CONFIG_FTRACE and CONFIG_EVENT_TRACING";
-    else if (error == ENOSYS)
-        remedy = "mount it: mount -t tracefs nodev /sys/kernel/tracing";
-    fail("%s: %s (%s)", object, strerror(error), remedy);
-}
-
 /* The directory path, if a file system with the given magic number is mounted there; else -1. */
 static int open_mounted(const char *path, long magic)
 {
@@ -3437,7 +3436,7 @@ static _Noreturn void leave_by_signal(int sig)
 }
 
 /* Sets what the instance has under name to value; ends kvmstat if it cannot. */
-static void set(const char *name, const char *value)
+static void set_in_instance(const char *name, const char *value)
 {
     if (write_file(trace.dir, name, value) != 0)
         fail_trace(name);
@@ -3514,7 +3513,7 @@ static void enable_events(void)
     for (int i = 0; i < NEVENTS; i++) {
         snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
         if (events[i].wanted)
-            set(path, "1");
+            set_in_instance(path, "1");
     }
 }
 
@@ -3605,7 +3604,7 @@ static void set_pids(void)
     struct text t = {.s = NULL};
     size_t n = 0, before;
 
-    set("options/event-fork", "1");
+    set_in_instance("options/event-fork", "1");
     /* A thread may start another between our reading of the list and our writing. */
     do {
         before = n;
@@ -3614,7 +3613,7 @@ static void set_pids(void)
         if (n == 0)
             fail("-p: no such process (it has ended)"); /* and nothing set would trace all */
         put_bytes(&t, "", 1);
-        set("set_event_pid", t.s);
+        set_in_instance("set_event_pid", t.s);
     } while (n > before);
     free(t.s);
 }
@@ -3654,7 +3653,7 @@ static void open_streams(void)
         int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             fail_trace(path);
-        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .copy = -1};
+        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .saved = -1};
     }
     if (errno != 0)
         fail_trace("per_cpu");
@@ -3718,8 +3717,8 @@ static void set_buffers(void)
     static char text[4096];
 
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
-    set("buffer_size_kb", text);
-    set("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
+    set_in_instance("buffer_size_kb", text);
+    set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
     /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
     if (write_file(trace.dir, "buffer_percent", options.write == NULL ? "0" : "1") != 0 &&
         errno != ENOENT)
@@ -3776,7 +3775,7 @@ static void start_tracing(void)
  * Streams: from trace_pipe_raw to events in the order of their stamps.
  */
 
-/* Says that the recording has something that cannot be true of CPU cpu; ends kvmstat. */
+/* Says what of the events that s has cannot be true, and ends kvmstat. */
 static _Noreturn void fail_stream(const struct stream *s, const char *what)
 {
     if (is_recorded())
@@ -3957,6 +3956,31 @@ static void drain(uint64_t until, bool all)
             sift_down(heap, n, 0);
     }
     reading.drained = until;
+}
+
+/* The stamp of the recording's next event; UINT64_MAX if there is none. */
+static uint64_t next_time(void)
+{
+    uint64_t time = UINT64_MAX;
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        const struct stream *s = &reading.streams[i];
+        if (s->has_next && s->next.time < time)
+            time = s->next.time;
+    }
+    return time;
+}
+
+/* The stamp of the last event that was read; 0 if there was none. */
+static uint64_t last_time(void)
+{
+    uint64_t time = 0;
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        if (reading.streams[i].subbuf.time > time)
+            time = reading.streams[i].subbuf.time;
+    }
+    return time;
 }
 
 /*
@@ -4224,7 +4248,7 @@ static void take_table(uint64_t ncpus)
             fail_input("a part of a sub-buffer");
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
         reading.streams[reading.nstreams++] =
-            (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .copy = -1};
+            (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .saved = -1};
     }
 }
 
@@ -4546,16 +4570,23 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
         set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
 }
 
+static void put_blanks(struct text *t, size_t n)
+{
+    memset(reserve(t, n), ' ', n);
+    t->size += n;
+}
+
 /* Appends s, filled up to width with blanks: on its left or, if width is negative, its right. */
 static void put_cell(struct text *t, const char *s, int width)
 {
     size_t size = strlen(s), wanted = (size_t)abs(width),
            blanks = size < wanted ? wanted - size : 0;
-    char *place = reserve(t, size + blanks);
 
-    memset(place, ' ', size + blanks);
-    memcpy(place + (width < 0 ? 0 : blanks), s, size);
-    t->size += size + blanks;
+    if (width > 0)
+        put_blanks(t, blanks);
+    put_bytes(t, s, size);
+    if (width < 0)
+        put_blanks(t, blanks);
 }
 
 /* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
@@ -4685,57 +4716,6 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
     for (size_t i = 0; i < nrows; i++)
         put_row(t, stamp, &rows[i], widths);
     return nlines;
-}
-
-/* Finds out, as an interval ends, which vCPUs are there. */
-static void look_at_host(uint64_t end)
-{
-    watch_streams();
-    scan_guests();
-    see_present(end);
-}
-
-/* Says, once, that there is nothing to report. */
-static void say_nothing(void)
-{
-    if (is_recorded())
-        fprintf(stderr, "kvmstat: %s: no virtual machine", input.name);
-    else
-        fputs("kvmstat: no virtual machine is running", stderr);
-    fputs(options.npids == 0 ? "\n" : " in the processes of -p\n", stderr);
-}
-
-/* Reports the interval between two times of the trace clock; the last one of a recording or not. */
-static void report(uint64_t start, uint64_t end, bool last)
-{
-    static struct text t;
-    static unsigned under_header; /* reports since the last header */
-    static bool said;             /* that there is no guest */
-    char stamp[64];
-
-    if (is_recorded())
-        recall_present(start, end);
-    else
-        look_at_host(end);
-    settle_exits(last ? UINT64_MAX : end);
-    find_vcpus(true);
-    report_lost();
-    if (options.metrics)
-        report_metrics();
-    format_stamp(end, stamp, sizeof(stamp));
-    t.size = 0;
-    size_t nrows = put_rows(&t, stamp, under_header == 0);
-    under_header = (under_header == 0 || nrows > 1 ? 1 : under_header + 1) % HEADER_EVERY;
-    if (nrows == 0 && !said)
-        say_nothing();
-    said = nrows == 0;
-    write_out(&t);
-    /* While there are missed intervals to report, their guests and threads may be gone already. */
-    if (!is_recorded() && now(CLOCK_MONOTONIC) < end + options.interval) {
-        forget_threads();
-        forget_guests();
-    }
-    clear_counts();
 }
 
 /*
@@ -4954,6 +4934,61 @@ static void parse_options(int argc, char **argv)
         options.interval = NSEC;
 }
 
+/*
+ * Reports: of this host, or of a recording.
+ */
+
+/* Finds out, as an interval ends, which vCPUs are there. */
+static void look_at_host(uint64_t end)
+{
+    watch_streams();
+    scan_guests();
+    see_present(end);
+}
+
+/* Says, once, that there is nothing to report. */
+static void say_nothing(void)
+{
+    if (is_recorded())
+        fprintf(stderr, "kvmstat: %s: no virtual machine", input.name);
+    else
+        fputs("kvmstat: no virtual machine is running", stderr);
+    fputs(options.npids == 0 ? "\n" : " in the processes of -p\n", stderr);
+}
+
+/* Reports the interval between two times of the trace clock; the last one of a recording or not. */
+static void report(uint64_t start, uint64_t end, bool last)
+{
+    static struct text t;
+    static unsigned under_header; /* reports since the last header */
+    static bool said;             /* that there is no guest */
+    char stamp[64];
+
+    if (is_recorded())
+        recall_present(start, end);
+    else
+        look_at_host(end);
+    settle_exits(last ? UINT64_MAX : end);
+    find_vcpus(true);
+    report_lost();
+    if (options.metrics)
+        report_metrics();
+    format_stamp(end, stamp, sizeof(stamp));
+    t.size = 0;
+    size_t nrows = put_rows(&t, stamp, under_header == 0);
+    under_header = (under_header == 0 || nrows > 1 ? 1 : under_header + 1) % HEADER_EVERY;
+    if (nrows == 0 && !said)
+        say_nothing();
+    said = nrows == 0;
+    write_out(&t);
+    /* While there are missed intervals to report, their guests and threads may be gone already. */
+    if (!is_recorded() && now(CLOCK_MONOTONIC) < end + options.interval) {
+        forget_threads();
+        forget_guests();
+    }
+    clear_counts();
+}
+
 /* Traces this host and reports it. */
 static void report_host(void)
 {
@@ -4979,31 +5014,6 @@ static void report_host(void)
         }
         report(end - options.interval, end, false);
     }
-}
-
-/* The stamp of the recording's next event; UINT64_MAX if there is none. */
-static uint64_t next_time(void)
-{
-    uint64_t time = UINT64_MAX;
-
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        const struct stream *s = &reading.streams[i];
-        if (s->has_next && s->next.time < time)
-            time = s->next.time;
-    }
-    return time;
-}
-
-/* The stamp of the last event that was read; 0 if there was none. */
-static uint64_t last_time(void)
-{
-    uint64_t time = 0;
-
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        if (reading.streams[i].subbuf.time > time)
-            time = reading.streams[i].subbuf.time;
-    }
-    return time;
 }
 
 /*

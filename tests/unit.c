@@ -205,7 +205,7 @@ static void make_streams(size_t n)
         int fd = memfd_create("cpu", MFD_CLOEXEC);
         if (fd < 0)
             bail_out("memfd_create: %s", strerror(errno));
-        reading.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .copy = -1};
+        reading.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .saved = -1};
         trace.polls[FIRST_STREAM + i] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
 }
