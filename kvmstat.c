@@ -43,6 +43,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -854,10 +855,10 @@ static void find_clock_offset(void)
     }
 }
 
-/* Capabilities that are needed while it reports, as bits: linux/capability.h. */
-enum { OVERRIDE = 1 << 1, OWN = 1 << 3, SEND_SIGNALS = 1 << 5, SEE_PROCESSES = 1 << 19 };
+/* Capabilities that are needed while it reports: linux/capability.h. */
+enum { DAC_OVERRIDE = 1, FOWNER = 3, KILL = 5, SYS_PTRACE = 19 };
 
-/* Gives up all capabilities of this process but those of the first 32 that are in kept. */
+/* Gives up all capabilities of this process but those of the first 32 that are bits of kept. */
 static void keep_capabilities(uint32_t kept)
 {
     struct {
@@ -1363,7 +1364,8 @@ static char *name_of(int pid)
 static void limit_known(size_t n)
 {
     if (is_recorded() && n > MAX_KNOWN)
-        fail("%s: more threads or vCPUs than a host has (damaged?)", input.name);
+        fail("%s: more than %u threads or vCPUs (damaged, or recorded for too long)", input.name,
+            MAX_KNOWN);
 }
 
 /* The place of pid in world.guests, or where it would be. */
@@ -3745,6 +3747,9 @@ static void start_tracing(void)
     if (trace.instances < 0 || flock(trace.instances, LOCK_EX) != 0)
         fail_trace("/sys/kernel/tracing/instances");
     close(tracefs);
+    if (prctl(PR_CAPBSET_READ, SYS_PTRACE) == 0)
+        fail("/proc: root lacks CAP_SYS_PTRACE here, and would not see the guests of other users "
+             "(give it that capability)");
     if (options.metrics)
         start_metrics();
     create_instance();
@@ -3767,8 +3772,8 @@ static void start_tracing(void)
      * Files of the instance, of other users' processes and of -w and -m; whether these live;
      * and to replace somebody's file in a sticky directory.
      */
-    keep_capabilities(
-        OVERRIDE | SEND_SIGNALS | SEE_PROCESSES | (options.write != NULL ? (uint32_t)OWN : 0));
+    keep_capabilities(1u << DAC_OVERRIDE | 1u << KILL | 1u << SYS_PTRACE |
+                      (options.write != NULL ? 1u << FOWNER : 0));
 }
 
 /*

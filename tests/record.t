@@ -267,7 +267,7 @@ perl -0777 -pe 'sub guest { my $from = shift;
 	my $body = "x\0" . pack("QL", 700, 70000) . join "", map { pack("LL", $from + $_, $from + $_) } 1 .. 70000;
 	return pack("SL", 13, length $body) . $body; }
 	s/(options  \0)/$1 . guest(0) . guest(70000)/e' "$captures/svm-6.1-mix2.dat" >"$tmp/many.dat"
-says "more threads or vCPUs than a host has (damaged?)" "$tmp/many.dat"
+says "more than 131072 threads or vCPUs (damaged, or recorded for too long)" "$tmp/many.dat"
 edit page.dat 'substr($_, 73728 + 8, 4) = pack("L", 0xfffff)'
 says "CPU 0: a sub-buffer that is larger than it can be $damaged" "$tmp/page.dat"
 edit event.dat 'substr($_, 73728 + 16, 4) = pack("L", 0); substr($_, 73728 + 20, 4) = pack("L", 1)'
