@@ -3470,6 +3470,12 @@ static const char *choose_events(bool software)
         needed = KVM_USERSPACE_EXIT;
     if (!events[needed].wanted)
         return events[needed].name;
+    /* A host that has such a kvm_exit has these; without them columns would be wrong. */
+    for (int i = KVM_INJ_VIRQ; i <= KVM_MMIO && usual && is_recorded(); i++) {
+        bool had = exit[ISA].size != 0 || (i == KVM_MMIO && exit[ESR_EC].size != 0);
+        if (had && events[i].id == 0)
+            return events[i].name;
+    }
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
             event_of_id[events[i].id] = &events[i];
@@ -4770,7 +4776,7 @@ static _Noreturn void print_help(void)
            "  -r  report what -w or trace-cmd recorded in this file\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
            "  -V  print the version, and end\n"
-           "  -w  record in this file, as trace-cmd does, while reporting\n\n",
+           "  -w  record in this file, in trace-cmd's format, while reporting\n\n",
         DEFAULT_KIB);
     for (int i = 0; i < NCOLUMNS; i++)
         printf("  %-6s  %s\n", counter_columns[i].name, counter_columns[i].meaning);

@@ -42,7 +42,7 @@ ln -s "$here" tests
 # For the examples that take what trace-cmd recorded: see there for how that is made.
 trace-cmd convert --file-version 7 -i "$here/captures/vmx-6.1-mix2.dat" -o trace.dat >/dev/null 2>&1
 
-start_guest busy -n 0 -l oh -s 1000 -N -name guest=web1
+start_guest busy -n 0 -l oh -s 1000 -N -name guest=web1,debug-threads=on
 busy=$pid
 start_guest stuck -P -v 2
 stuck=$pid
