@@ -96,6 +96,7 @@ end "$odd"
 until_true 5 has_values 2
 ok $? "a guest that ends: its instance is gone"
 is "$(pcp_table)" "$(grep "^$web" "$tmp/sums")" "the counters of the other one go on"
+sleep 1.5 # or the replacement in the second after a change brings it back
 mv "$mmv/kvmstat" "$tmp/moved"
 until_true 5 has_values 2
 ok $? "a file that somebody removed is back"
