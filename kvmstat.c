@@ -62,7 +62,7 @@
 #define DEFAULT_KIB 2048          /* -b: of buffer for each CPU */
 #define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
 #define NAP (NSEC / 50)           /* nanoseconds between two looks at busy buffers */
-#define SHORT_NAP (NSEC / 1000)   /* the same, while new guests are expected to start */
+#define SHORT_NAP (NSEC / 1000)   /* the shortest: while new guests are expected to start */
 #define ATTENTIVE (NSEC / 10)     /* nanoseconds: how long after a virtual machine was made */
 #define EAGER 20                  /* looks without a nap, after a quiet time */
 #define HEADER_EVERY 20           /* reports of one row under one header */
@@ -74,11 +74,10 @@
 #define MAX_KNOWN (1u << 17)      /* -r: threads, or vCPUs, beyond any host's */
 #define MAX_QUIET 1000000u        /* -r: reports without an event, in a row */
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
-#define FEW_KEYS 64u              /* -e: as many are room that is worth keeping */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: the key of an exit, while no event has told it yet */
 #define MAX_NAME 1023                /* bytes of a guest's name that are kept */
-#define UNKNOWN LONG_MAX             /* a vCPU's number when nothing tells it: the row `?' */
+#define UNKNOWN_VCPU LONG_MAX        /* a vCPU's number when nothing tells it: the row `?' */
 
 #define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
 #define DEBUGFS_MAGIC 0x64626720 /* the same */
@@ -174,10 +173,11 @@ struct tally {
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
-    long id;                    /* its number, or UNKNOWN */
+    long id;                    /* its number, or UNKNOWN_VCPU */
     bool here;                  /* a virtual machine has it now */
     int instance;               /* -m: its id in PCP; 0: none yet */
-    uint64_t first;             /* end of the first interval at whose end it was there; or 0 */
+    uint64_t first;             /* end of the first interval at whose end it was there, or 0;
+                                   -r: 0 if that is not told, UINT64_MAX if there was none */
     uint64_t last;              /* the same of the last one */
     struct tally tally;         /* its counts */
     uint64_t totals[NCOUNTERS]; /* -m: the same since it was first seen */
@@ -210,15 +210,15 @@ enum last_exit {
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;                    /* its id */
-    struct guest *guest;        /* its process */
-    struct vcpu *vcpu;          /* the vCPU that it ran last; NULL while that is not known */
-    struct tally *tally;        /* where its events count: in vcpu, or in pending */
-    struct tally pending;       /* counts that no event has given to a vCPU yet */
-    long seen;                  /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN */
-    bool told;                  /* its events carry the vCPU's number */
-    bool fresh;                 /* new since vCPUs were last looked for */
-    bool active;                /* it had an event since the last report */
+    int tid;              /* its id */
+    struct guest *guest;  /* its process */
+    struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
+    struct tally *tally;  /* where its events count: in vcpu, or in pending */
+    struct tally pending; /* counts that no event has given to a vCPU yet */
+    long seen;            /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
+    bool told;            /* its events carry the vCPU's number */
+    bool fresh;           /* new since vCPUs were last looked for */
+    bool active;          /* it had an event since the last report */
     enum last_exit last_exit;   /* what is known of its last exit */
     bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
     uint64_t exit_time;         /* the last exit's stamp */
@@ -405,7 +405,7 @@ static uint64_t clock_offset;
 static volatile sig_atomic_t signalled;
 
 /* The signals that do. */
-static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM};
 enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
 /*
@@ -524,7 +524,10 @@ static struct event_type events[NEVENTS] = {
     [KVM_EXIT] = {.name = "kvm/kvm_exit",
         .count = {[USUAL] = count_exit, [VMEXIT] = key_exit, [MMIO] = begin_exit}},
     [KVM_ENTRY] = {.name = "kvm/kvm_entry",
-        .count = {count_nothing, end_by_entry, end_by_entry, end_by_entry}},
+        .count = {[USUAL] = count_nothing,
+            [VMEXIT] = end_by_entry,
+            [MMIO] = end_by_entry,
+            [IOPORT] = end_by_entry}},
     [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
         .count = {[USUAL] = count_user_exit, [VMEXIT] = key_user_exit}},
     [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
@@ -536,11 +539,17 @@ static struct event_type events[NEVENTS] = {
     [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = {[USUAL] = count_mmio, [MMIO] = key_mmio}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .count = {[IOPORT] = key_pio}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .count = {[VMEXIT] = end_by_load}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask",
-        .count = {count_nothing, count_nothing, count_nothing, count_nothing}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask", /* all tables need it; see keep_birth() */
+        .count = {[USUAL] = count_nothing,
+            [VMEXIT] = count_nothing,
+            [MMIO] = count_nothing,
+            [IOPORT] = count_nothing}},
 };
 
-/* What the kernel calls the reasons of exits, from the two tables in print fmt of that event. */
+/*
+ * What the kernel calls the reasons of exits, from print fmt of the event that tells them:
+ * x86 has a table for VMX and one for SVM there, arm64 one for ret and one for esr_ec.
+ */
 static struct {
     struct symbol *list; /* in the order there */
     size_t n;            /* how many */
@@ -570,16 +579,71 @@ static bool is_recorded(void)
     return options.read != NULL;
 }
 
-/* Prints one line of error to stderr and ends kvmstat with status 1. */
-__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+/* Lets the signals through that ask for the end, or keeps them back. */
+static void block_signals(bool block, sigset_t *old)
 {
-    char line[PATH_MAX + 256];
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < NENDINGS; i++)
+        sigaddset(&set, endings[i]);
+    sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, old);
+}
+
+/*
+ * Writes the size bytes at s to fd, with one call unless the kernel takes less, however long
+ * that takes, but only until a signal asks for the end.  0, or what errno was.
+ */
+static int write_patiently(int fd, const char *s, size_t size)
+{
+    sigset_t before;
+    size_t done = 0;
+    int error = 0;
+
+    block_signals(false, &before); /* the reader may never read on */
+    do {
+        ssize_t r = write(fd, s + done, size - done);
+        if (r >= 0)
+            done += (size_t)r;
+        else if (errno == EAGAIN)
+            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+        else if (errno != EINTR)
+            error = errno;
+    } while (done < size && error == 0 && signalled == 0);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+/* Prints one line to stderr. */
+static void complain_with(const char *format, va_list args)
+{
+    static char line[1 << 16];
+    size_t size = strlen(strcpy(line, "kvmstat: "));
+
+    vsnprintf(line + size, sizeof(line) - size - 1, format, args);
+    size = strlen(line);
+    line[size++] = '\n';
+    write_patiently(STDERR_FILENO, line, size);
+}
+
+/* The same. */
+__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...)
+{
     va_list args;
 
     va_start(args, format);
-    vsnprintf(line, sizeof(line), format, args);
+    complain_with(format, args);
     va_end(args);
-    fprintf(stderr, "kvmstat: %s\n", line);
+}
+
+/* Prints one line of error to stderr and ends kvmstat with status 1. */
+__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    complain_with(format, args);
+    va_end(args);
     leave(1);
 }
 
@@ -955,7 +1019,7 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
 }
 
 /* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
-static _Noreturn void fail_trace(const char *object)
+static _Noreturn void fail_errno(const char *object)
 {
     int error = errno;
     char lockdown[256] = "";
@@ -1216,18 +1280,18 @@ static void save_thread(const struct thread *t);
 static void save_guest(struct guest *g);
 
 /*
- * What tells of guests is gone when they are, and there is another way to know or nothing
- * to say.  But where the host has no memory or no descriptors, that would hide guests, or
- * show threads as guests: then these end kvmstat.
+ * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
+ * where it cannot be read because the host is short of memory or descriptors, guests would
+ * be missing, or threads be taken for guests: then these functions end kvmstat.
  */
 
 static void check_shortage(void)
 {
     if (errno == ENOMEM || errno == EMFILE || errno == ENFILE)
-        fail_trace("guests");
+        fail_errno("guests");
 }
 
-/* As read_file(). */
+/* read_file(), but for that. */
 static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
 {
     ssize_t n = read_file(dir, path, buf, size);
@@ -1237,7 +1301,7 @@ static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
     return n;
 }
 
-/* As open_dir(). */
+/* open_dir(), but for that. */
 static DIR *see_dir(int dir, const char *path)
 {
     DIR *d = open_dir(dir, path);
@@ -1247,7 +1311,7 @@ static DIR *see_dir(int dir, const char *path)
     return d;
 }
 
-/* As readdir(); there is no entry if d is NULL. */
+/* readdir(), but for that; there is no entry if d is NULL. */
 static struct dirent *see_entry(DIR *d)
 {
     struct dirent *e = NULL;
@@ -1360,7 +1424,7 @@ static char *name_of(int pid)
     return copy(command);
 }
 
-/* Ends kvmstat if a recording has more than n of something: it cannot be true. */
+/* Ends kvmstat if n, the threads or the vCPUs that a recording has, are more than are read. */
 static void limit_known(size_t n)
 {
     if (is_recorded() && n > MAX_KNOWN)
@@ -1430,7 +1494,7 @@ static struct thread **thread_slot(int tid)
     return &world.threads[i];
 }
 
-/* The thread tid; NULL if it had no event yet. */
+/* The thread tid; NULL if it is not known. */
 static struct thread *known_thread(int tid)
 {
     return world.space == 0 ? NULL : *thread_slot(tid);
@@ -1537,7 +1601,7 @@ static void add_key(struct key *k, const struct key *other)
     k->total += other->total;
 }
 
-/* Puts the lower half of t's keys, in the order of a report, together. */
+/* Merges the half of t's keys that a report would have last into one, OTHER_KEYS. */
 static void merge_keys(struct tally *t)
 {
     struct key other = {.id = OTHER_KEYS};
@@ -1578,10 +1642,8 @@ static struct key *key_of(struct tally *t, uint64_t id)
 static void clear_tally(struct tally *t)
 {
     memset(t->counts, 0, sizeof(t->counts));
-    if (t->nkeys > FEW_KEYS) {
-        free(t->keys);
-        t->keys = NULL;
-    }
+    free(t->keys);
+    t->keys = NULL;
     t->nkeys = 0;
 }
 
@@ -1656,10 +1718,10 @@ static void see_threads(const struct vm *m)
 {
     for (size_t i = 0; i < m->guest->nvcpus; i++) {
         long id = m->guest->vcpus[i]->id;
-        struct thread *t = id == UNKNOWN ? NULL : known_thread(last_thread(m, id));
+        struct thread *t = id == UNKNOWN_VCPU ? NULL : known_thread(last_thread(m, id));
 
         if (t != NULL && t->guest == m->guest)
-            t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN;
+            t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN_VCPU;
     }
 }
 
@@ -1673,9 +1735,9 @@ static struct vcpu *find_vcpu(struct thread *t)
     struct vcpu *before = t->vcpu;
     long id = t->seen;
 
-    if (id == UNKNOWN || (id >= 0 && before != NULL && before->id != id)) {
+    if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* It ran two of them: no event tells when it went from one to the other. */
-        t->vcpu = id == UNKNOWN ? NULL : vcpu_of(t->guest, id);
+        t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
         return NULL;
     }
     if (id < 0 && before != NULL)
@@ -1703,9 +1765,11 @@ static bool is_descriptor(int dir, const char *path, const char *text, char rest
 
     if (size < 0)
         check_shortage();
-    if (size <= 0 || strncmp(link, text, strlen(text)) != 0)
+    if (size <= 0)
         return false;
     link[size] = '\0';
+    if (strncmp(link, text, strlen(text)) != 0)
+        return false;
     strcpy(rest, link + strlen(text));
     return true;
 }
@@ -1921,7 +1985,8 @@ static void recall_present(uint64_t start, uint64_t end)
         g->alive = true;
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
-            v->here = v->id != UNKNOWN && (v->first == 0 || (v->first <= end && v->last > start));
+            v->here =
+                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start));
         }
     }
 }
@@ -1961,7 +2026,7 @@ static void find_vcpus(bool settling)
         if (is_looked_for(t, settling)) {
             struct vcpu *v = find_vcpu(t);
             if (settling)
-                give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN));
+                give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU));
             t->guest->look = false;
         }
         t->fresh = false;
@@ -2008,7 +2073,8 @@ static void forget_threads(void)
             continue;
         t->guest->busy |= t->active;
         if (!t->active && t->last_exit != FAULT &&
-            (!t->guest->alive || syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0)) {
+            (!t->guest->alive ||
+                (syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0 && errno == ESRCH))) {
             save_thread(t);
             t->tid = 0;
             dropped++;
@@ -2060,24 +2126,23 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 }
 
 /*
- * Puts the rows of the vCPUs for which wanted() is true in t, in place of what was there;
- * gives the first, and their number in *n.
+ * Puts the rows of the vCPUs for which wanted() is true in *rows, in place of what was
+ * there; gives their number.
  */
-static const struct row *list_rows(
-    struct text *t, bool (*wanted)(const struct guest *, const struct vcpu *), size_t *n)
+static size_t list_rows(
+    struct row **rows, bool (*wanted)(const struct guest *, const struct vcpu *))
 {
-    t->size = 0;
-    reserve(t, sizeof(struct row));
+    size_t n = 0;
+
+    *rows = resize(*rows, world.nvcpus + 1, sizeof(**rows));
     for (size_t i = 0; i < world.nguests; i++) {
         const struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus; j++) {
-            struct row row = {.guest = g, .vcpu = g->vcpus[j]};
-            if (wanted(g, row.vcpu))
-                put_bytes(t, (const char *)&row, sizeof(row));
+            if (wanted(g, g->vcpus[j]))
+                (*rows)[n++] = (struct row){.guest = g, .vcpu = g->vcpus[j]};
         }
     }
-    *n = t->size / sizeof(struct row);
-    return (const struct row *)(const void *)t->s;
+    return n;
 }
 
 /* Makes all counts ready for the next interval. */
@@ -2337,7 +2402,7 @@ static void retire_thread(struct thread *t)
         return;
     settle_exit(t);
     if (!t->told)
-        give_counts(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN));
+        give_counts(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN_VCPU));
     t->guest->busy |= t->active;
     save_thread(t);
     t->tid = 0;
@@ -2414,7 +2479,7 @@ static const char reports_from[] = ", reports from ";
 /* Appends an entry of a GUEST option: thread tid (0: none) ran vCPU id. */
 static void put_entry(struct text *t, long id, int tid)
 {
-    put_number(t, id == UNKNOWN ? UINT32_MAX : (uint64_t)id, 4);
+    put_number(t, id == UNKNOWN_VCPU ? UINT32_MAX : (uint64_t)id, 4);
     put_number(t, (uint64_t)tid, 4);
 }
 
@@ -2423,7 +2488,7 @@ static long entry_vcpu(const uint8_t *entries, size_t i)
 {
     uint64_t id = load(entries + 8 * i, 4);
 
-    return id == UINT32_MAX ? UNKNOWN : (long)id;
+    return id == UINT32_MAX ? UNKNOWN_VCPU : (long)id;
 }
 
 /* Says that the recording failed as errno tells, and ends kvmstat without it. */
@@ -2436,7 +2501,10 @@ static _Noreturn void fail_output(void)
         full ? "give -w a place with more room" : "give -w a file that can be written");
 }
 
-/* Whether the recording may get its name: there is no such file yet, or it is a regular one. */
+/*
+ * Whether the recording may get its name: there is no such file yet, or it is a regular one.
+ * If not, errno is EEXIST: it is something else; ENOENT: the path names no file; or an error.
+ */
 static bool is_free(void)
 {
     struct stat st;
@@ -2470,7 +2538,7 @@ static int create_file(char name[static NAME_MAX + 1])
 
     for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
         snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
-        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     }
     return fd;
 }
@@ -2534,7 +2602,7 @@ static void put_option(struct text *t, enum option option, const char *data, siz
 static void save_thread(const struct thread *t)
 {
     if (options.write != NULL)
-        put_entry(&t->guest->ended, t->vcpu == NULL ? UNKNOWN : t->vcpu->id, t->tid);
+        put_entry(&t->guest->ended, t->vcpu == NULL ? UNKNOWN_VCPU : t->vcpu->id, t->tid);
 }
 
 /* The thread that ran vCPU id of g before there was an event of it; 0 if nothing tells. */
@@ -2564,7 +2632,7 @@ static void save_guest(struct guest *g)
         size_t j = 0;
         while (j < nthreads && entry_vcpu((uint8_t *)entries->s, j) != g->vcpus[i]->id)
             j++;
-        if (j == nthreads && g->vcpus[i]->id != UNKNOWN)
+        if (j == nthreads && g->vcpus[i]->id != UNKNOWN_VCPU)
             put_entry(entries, g->vcpus[i]->id, early_thread(g, g->vcpus[i]->id));
     }
     put_bytes(&body, g->name, strlen(g->name) + 1);
@@ -2638,6 +2706,17 @@ static struct text make_header(void)
     return t;
 }
 
+/* The mode of the recording: that of the file that it replaces, or by the umask. */
+static mode_t output_mode(void)
+{
+    mode_t mask = umask(0);
+    struct stat st;
+
+    umask(mask);
+    return fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_mode & 0777
+                                                                           : 0666 & ~mask;
+}
+
 /* Makes the recording of what was saved, if something was. */
 static void finish_recording(void)
 {
@@ -2664,6 +2743,7 @@ static void finish_recording(void)
         if (reading.streams[i].saved >= 0)
             close(reading.streams[i].saved);
     }
+    fchmod(fd, output_mode()); /* where the file system has modes */
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
     if (!done) {
@@ -2877,13 +2957,14 @@ static _Noreturn void fail_metrics(void)
 static const char *pcp_directory(void)
 {
     static const char key[] = "\nPCP_TMP_DIR=";
-    static char text[1 << 16] = "\n";
+    static char text[1 << 16];
     const char *env = getenv("PCP_TMP_DIR"), *conf = getenv("PCP_CONF");
 
     if (env != NULL && *env != '\0')
         return env;
     conf = conf != NULL && *conf != '\0' ? conf : "/etc/pcp.conf";
     metrics.name = printed(conf);
+    text[0] = '\n';
     if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
         fail_metrics();
     char *dir = strstr(text, key);
@@ -2957,7 +3038,7 @@ static void find_metrics(void)
 /* Which vCPUs are instances: those with a row; and `?', or its counts would come and go. */
 static bool is_instance(const struct guest *g, const struct vcpu *v)
 {
-    return has_row(g, v) || (v->id == UNKNOWN && g->alive && is_asked_for(g->pid));
+    return has_row(g, v) || (v->id == UNKNOWN_VCPU && g->alive && is_asked_for(g->pid));
 }
 
 /*
@@ -2968,7 +3049,7 @@ static bool is_instance(const struct guest *g, const struct vcpu *v)
  */
 static int instance_of(int pid, struct vcpu *v)
 {
-    if (v->instance == 0 && v->id == UNKNOWN)
+    if (v->instance == 0 && v->id == UNKNOWN_VCPU)
         v->instance = pid * (PID_VCPUS + 1) + PID_VCPUS;
     else if (v->instance == 0 && v->id < PID_VCPUS)
         v->instance = pid * (PID_VCPUS + 1) + (int)v->id;
@@ -3064,7 +3145,7 @@ static void describe_instance(
     const char *name = row->guest->name;
     char number[24] = "?";
 
-    if (row->vcpu->id != UNKNOWN)
+    if (row->vcpu->id != UNKNOWN_VCPU)
         snprintf(number, sizeof(number), "%ld", row->vcpu->id);
     snprintf(vcpus->ids[i].s, sizeof(vcpus->ids[i].s), "%d/%s", row->guest->pid, number);
     copy_name(vcpus->names[i].s, sizeof(vcpus->names[i].s), name, "");
@@ -3229,10 +3310,9 @@ static void remove_metrics(void)
 /* Adds what the interval counted, and gives that to Performance Co-Pilot. */
 static void report_metrics(void)
 {
-    static struct text list;
+    static struct row *rows;
     struct mmv_file *f = metrics.file;
-    size_t n;
-    const struct row *rows = list_rows(&list, is_instance, &n);
+    size_t n = list_rows(&rows, is_instance);
     const struct mmv_instance *instances = mmv_vcpus_of(f, f->indom.count).instances;
     bool same = f->indom.count == n && is_in_place();
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
@@ -3289,8 +3369,8 @@ static int open_detached(const char *type)
 
 /*
  * Removes the instance.  While a file of it is open (a process that was killed is
- * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms,
- * and so does what it can about the cost: no event stays enabled.
+ * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms.
+ * After a tenth of that it disables the events: an instance that stays costs nothing.
  */
 static bool remove_instance(void)
 {
@@ -3312,7 +3392,7 @@ static bool remove_instance(void)
 
 /*
  * Starts the process that removes the instance when this one has ended, however
- * it ended: it waits for the end of a pipe that only this process can write to.
+ * it ended: it waits for the end of a pipe that only its parent can write to.
  */
 static void start_janitor(void)
 {
@@ -3320,7 +3400,7 @@ static void start_janitor(void)
     char c;
 
     if (pipe2(life, O_CLOEXEC) != 0)
-        fail_trace("pipe");
+        fail_errno("pipe");
     trace.janitor = fork();
     if (trace.janitor < 0) {
         trace.janitor = 0;
@@ -3373,15 +3453,17 @@ static void create_instance(void)
             trace.janitor = 0;
         }
         errno = error;
-        fail_trace("tracefs instance");
+        fail_errno("tracefs instance");
     }
     trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (trace.dir < 0)
+        fail_errno("tracefs instance");
     trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
     if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
-        fail_trace("tracing_on");
+        fail_errno("tracing_on");
 }
 
-/* The one way out, for leave() and leave_by_signal(): nobody is traced any more; or false. */
+/* Stops tracing and has the instance removed; false if it is still there. */
 static bool clean_up(void)
 {
     int status = 0;
@@ -3401,9 +3483,8 @@ static bool clean_up(void)
     /* Somebody may have killed the janitor. */
     bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
     if (!removed)
-        fprintf(stderr,
-            "kvmstat: tracefs instance %s: in use (somebody has a file of it open: "
-            "rmdir it later, or the next kvmstat will)\n",
+        complain("tracefs instance %s: in use (somebody has a file of it open: "
+                 "rmdir it later, or the next kvmstat will)",
             trace.name);
     return removed;
 }
@@ -3441,7 +3522,7 @@ static _Noreturn void leave_by_signal(int sig)
 static void set_in_instance(const char *name, const char *value)
 {
     if (write_file(trace.dir, name, value) != 0)
-        fail_trace(name);
+        fail_errno(name);
 }
 
 /*
@@ -3470,11 +3551,12 @@ static const char *choose_events(bool software)
         needed = KVM_USERSPACE_EXIT;
     if (!events[needed].wanted)
         return events[needed].name;
-    /* A host that has such a kvm_exit has these; without them columns would be wrong. */
-    for (int i = KVM_INJ_VIRQ; i <= KVM_MMIO && usual && is_recorded(); i++) {
-        bool had = exit[ISA].size != 0 || (i == KVM_MMIO && exit[ESR_EC].size != 0);
-        if (had && events[i].id == 0)
-            return events[i].name;
+    /* x86 hosts have these, arm64 ones the first: a recording without would have false zeros. */
+    static const enum event others[] = {KVM_MMIO, KVM_INJ_VIRQ, KVM_EMULATE_INSN};
+    size_t nothers = exit[ISA].size != 0 ? 3 : exit[ESR_EC].size != 0;
+    for (size_t i = 0; i < nothers && usual && is_recorded(); i++) {
+        if (events[others[i]].id == 0)
+            return events[others[i]].name;
     }
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
@@ -3490,7 +3572,7 @@ static bool has_module(const char *path)
     if (access(path, F_OK) == 0)
         return true;
     if (errno != ENOENT)
-        fail_trace(path);
+        fail_errno(path);
     return false;
 }
 
@@ -3507,7 +3589,7 @@ static void enable_events(void)
         snprintf(path, sizeof(path), "events/%s/format", events[i].name);
         if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
             if (errno != ENOENT)
-                fail_trace(path);
+                fail_errno(path);
         } else if (!parse_format(&events[i], text)) {
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
@@ -3532,7 +3614,7 @@ static void put_file(struct text *t, const char *name, bool sized)
     ssize_t size = read_file(trace.dir, name, text, sizeof(text));
 
     if (size < 0)
-        fail_trace(name);
+        fail_errno(name);
     if (sized)
         put_number(t, (uint64_t)size, 8);
     put_bytes(t, text, (size_t)size);
@@ -3650,7 +3732,7 @@ static void open_streams(void)
     char path[64];
 
     if (d == NULL)
-        fail_trace("per_cpu");
+        fail_errno("per_cpu");
     while ((errno = 0, e = readdir(d)) != NULL) {
         int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
         if (cpu < 0)
@@ -3660,17 +3742,17 @@ static void open_streams(void)
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
         int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
-            fail_trace(path);
+            fail_errno(path);
         reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .saved = -1};
     }
     if (errno != 0)
-        fail_trace("per_cpu");
+        fail_errno("per_cpu");
     closedir(d);
     /* With -w, each CPU that has events needs a file, sooner or later. */
     if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
         files.rlim_cur < 2 * reading.nstreams + 20) {
         errno = EMFILE;
-        fail_trace("-w");
+        fail_errno("-w");
     }
     qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
@@ -3710,11 +3792,11 @@ static int open_tracefs(void)
         errno = error;
     }
     if (fd < 0)
-        fail_trace(path);
+        fail_errno(path);
     if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
         if (errno == ENOENT)
             fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
-        fail_trace(path);
+        fail_errno(path);
     }
     return fd;
 }
@@ -3727,12 +3809,14 @@ static void set_buffers(void)
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set_in_instance("buffer_size_kb", text);
     set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
+    /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
+    set_in_instance("options/overwrite", "1");
     /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
     if (write_file(trace.dir, "buffer_percent", options.write == NULL ? "0" : "1") != 0 &&
         errno != ENOENT)
-        fail_trace("buffer_percent");
+        fail_errno("buffer_percent");
     if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
-        fail_trace("events/header_page");
+        fail_errno("events/header_page");
     if (!parse_header_page(&reading.page, text))
         fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
     reading.chunk = reading.page.size;
@@ -3751,7 +3835,7 @@ static void start_tracing(void)
     trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     /* What another kvmstat that starts finds half made it would take for a dead one's. */
     if (trace.instances < 0 || flock(trace.instances, LOCK_EX) != 0)
-        fail_trace("/sys/kernel/tracing/instances");
+        fail_errno("/sys/kernel/tracing/instances");
     close(tracefs);
     if (prctl(PR_CAPBSET_READ, SYS_PTRACE) == 0)
         fail("/proc: root lacks CAP_SYS_PTRACE here, and would not see the guests of other users "
@@ -3770,7 +3854,7 @@ static void start_tracing(void)
     open_streams();
     scan_guests();
     if (write(trace.hold, "1", 1) != 1)
-        fail_trace("tracing_on");
+        fail_errno("tracing_on");
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
     see_present(reading.start);
@@ -3808,7 +3892,7 @@ static void add_lost(struct stream *s)
     /* Not from the sub-buffer: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
     if (read_file(trace.dir, path, text, sizeof(text)) < 0)
-        fail_trace(path);
+        fail_errno(path);
     if ((overrun = strstr(text, "\noverrun: ")) == NULL)
         fail("%s: not understood (is this kernel newer than kvmstat?)", path);
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
@@ -3838,7 +3922,7 @@ static bool read_pages(struct stream *s)
     if (size == 0 || (size < 0 && errno == EAGAIN))
         return false;
     if (size < 0)
-        fail_trace("trace_pipe_raw");
+        fail_errno("trace_pipe_raw");
     s->nbytes = (size_t)size;
     s->used = 0;
     if (is_recorded()) {
@@ -3966,7 +4050,8 @@ static void drain(uint64_t until, bool all)
         if (n > 0)
             sift_down(heap, n, 0);
     }
-    reading.drained = until;
+    if (all)
+        reading.drained = until;
 }
 
 /* The stamp of the recording's next event; UINT64_MAX if there is none. */
@@ -4175,7 +4260,7 @@ static void take_guest(uint64_t end)
         if (process == 0 || tid > INT_MAX)
             continue;
         struct guest *g = guest_of((int)process);
-        struct vcpu *v = id == UNKNOWN ? NULL : vcpu_of(g, id);
+        struct vcpu *v = id == UNKNOWN_VCPU ? NULL : vcpu_of(g, id);
         if (g->name == NULL || strcmp(g->name, name) != 0) {
             free(g->name);
             g->name = copy(name);
@@ -4343,18 +4428,9 @@ static void open_input(void)
 
 static void on_signal(int sig)
 {
-    signalled = sig;
-}
-
-/* Lets the signals through that ask for the end, or keeps them back. */
-static void block_signals(bool block, sigset_t *old)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    for (size_t i = 0; i < NENDINGS; i++)
-        sigaddset(&set, endings[i]);
-    sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, old);
+    if (signalled == 0)
+        signalled = sig;
+    alarm(1); /* again: the first one may have come just before a call that takes long */
 }
 
 /*
@@ -4433,27 +4509,17 @@ static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
  * Output.
  */
 
-/* Writes all of t to stdout, with one call unless the kernel takes less. */
+/* Writes all of t, if there is any, to stdout. */
 static void write_out(const struct text *t)
 {
-    size_t done = 0;
-    sigset_t before;
+    int error = t->size == 0 ? 0 : write_patiently(STDOUT_FILENO, t->s, t->size);
 
-    block_signals(false, &before); /* the reader may never read on */
-    while (done < t->size && signalled == 0) {
-        ssize_t r = write(STDOUT_FILENO, t->s + done, t->size - done);
-        if (r >= 0)
-            done += (size_t)r;
-        else if (errno == EPIPE)
-            leave_by_signal(SIGPIPE);
-        else if (errno == EAGAIN)
-            poll(&(struct pollfd){.fd = STDOUT_FILENO, .events = POLLOUT}, 1, -1);
-        else if (errno != EINTR)
-            fail("stdout: %s", strerror(errno));
-    }
-    sigprocmask(SIG_SETMASK, &before, NULL);
     if (signalled != 0)
         leave_by_signal(signalled);
+    if (error == EPIPE)
+        leave_by_signal(SIGPIPE);
+    if (error != 0)
+        fail("stdout: %s", strerror(error));
 }
 
 /*
@@ -4462,18 +4528,18 @@ static void write_out(const struct text *t)
  */
 static void format_stamp(uint64_t end, char *buf, size_t size)
 {
-    uint64_t stamp = end + to_epoch();
-    time_t seconds = (time_t)(stamp / NSEC);
     char decimals[16] = "", zone[8];
     struct tm tm;
 
     buf[0] = '\0';
     if (options.stamp == 0)
         return;
+    uint64_t epoch = to_epoch(), stamp = end + epoch;
+    time_t seconds = (time_t)(stamp / NSEC);
     if (options.decimals != 0)
         snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
     decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
-    if (options.stamp == 'u' || to_epoch() == 0) {
+    if (options.stamp == 'u' || epoch == 0) {
         snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
     } else {
         localtime_r(&seconds, &tm);
@@ -4571,7 +4637,7 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
     line->cells[COLUMN_TIME] = stamp;
     set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
     set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
-    if (v->id == UNKNOWN)
+    if (v->id == UNKNOWN_VCPU)
         line->cells[COLUMN_VCPU] = "?";
     if (options.table != USUAL) {
         set_key(line, k, all);
@@ -4657,11 +4723,9 @@ static void report_lost(void)
     if (t.s == NULL)
         return;
     if (is_recorded())
-        fprintf(stderr, "kvmstat: %s: events lost:%.*s (record with larger buffers)\n", input.name,
-            (int)t.size, t.s);
+        complain("%s: events lost:%.*s (record with larger buffers)", input.name, (int)t.size, t.s);
     else
-        fprintf(stderr, "kvmstat: events lost:%.*s (raise -b, now %" PRIu64 ")\n", (int)t.size, t.s,
-            options.kib);
+        complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)t.size, t.s, options.kib);
     free(t.s);
     reading.lossy = true;
 }
@@ -4680,8 +4744,8 @@ static void widen(int widths[NCOLUMNS], const struct line *line)
 }
 
 /*
- * Appends the lines of row to t, in columns of the given widths; NULL: makes widths wide
- * enough for them.  Gives how many they are: with -e, one for each key.
+ * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, makes
+ * widths wide enough for them.  Gives how many they are: with -e, one for each key.
  */
 static size_t put_row(
     struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
@@ -4706,11 +4770,10 @@ static size_t put_row(
 /* Appends the rows of all vCPUs to t, under a header if it is due; gives the number of lines. */
 static size_t put_rows(struct text *t, const char *stamp, bool header)
 {
-    static struct text list;
+    static struct row *rows;
     int widths[NCOLUMNS] = {0}, n;
     const struct column *columns = table_columns(&n);
-    size_t nrows, nlines = 0;
-    const struct row *rows = list_rows(&list, has_row, &nrows);
+    size_t nrows = list_rows(&rows, has_row), nlines = 0;
 
     for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
@@ -4743,10 +4806,7 @@ static void print_usage(FILE *out)
 /* Says what is wrong with a word of the command line, and ends kvmstat with status 2. */
 static _Noreturn void usage_error(const char *what, const char *word, const char *why)
 {
-    struct text t = {.s = NULL};
-
-    put_name(&t, word);
-    fprintf(stderr, "kvmstat: %s%.*s%s\n", what, (int)t.size, t.s == NULL ? "" : t.s, why);
+    fprintf(stderr, "kvmstat: %s%s%s\n", what, printed(word), why);
     print_usage(stderr);
     exit(2);
 }
@@ -4960,11 +5020,12 @@ static void look_at_host(uint64_t end)
 /* Says, once, that there is nothing to report. */
 static void say_nothing(void)
 {
+    const char *where = options.npids == 0 ? "" : " in the processes of -p";
+
     if (is_recorded())
-        fprintf(stderr, "kvmstat: %s: no virtual machine", input.name);
+        complain("%s: no virtual machine%s", input.name, where);
     else
-        fputs("kvmstat: no virtual machine is running", stderr);
-    fputs(options.npids == 0 ? "\n" : " in the processes of -p\n", stderr);
+        complain("no virtual machine is running%s", where);
 }
 
 /* Reports the interval between two times of the trace clock; the last one of a recording or not. */

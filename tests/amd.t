@@ -106,6 +106,8 @@ awk -F'\t' '$3 ~ /0x/ && $7 != "-" { n++; bad += $7 <= 0 || $9 < $7 || $8 < $9 }
 	keys/out.mmio keys/out.ioport
 ok $? "and each access its own"
 
+like "$(cat full/err)" '^kvmstat: events lost: [0-9]+ on CPU' \
+	"losses are reported where the host's own buffer would drop events"
 counted recorded/guest 0 "3 4 7 8 10" "recorded by trace-cmd"
 is "$(cat recorded/status recorded/err)" 0 "its recording is read"
 [ "$(($(cat recorded/now) - $(cat recorded/time)))" -le 10 ]

@@ -287,23 +287,25 @@ static void check_counts(void)
     must(options.table != USUAL || in_columns + sums[EPTV] <= sums[EXITS]);
 }
 
-/* write(): of a report, for kvmstat.c writes nothing else here. */
-static ssize_t look_at_output(int fd, const void *p, size_t size)
-{
-    must(fd == STDOUT_FILENO);
-    check_clean(p, size, "\t\n");
-    check_lines(p, size);
-    if (options.npids == 0) /* or there are rows that are not printed */
-        check_counts();
-    return (ssize_t)size;
-}
-
 /* Where stderr ends: what is said there is lines, too, and by kvmstat. */
 static ssize_t look_at_errors(void *cookie, const char *s, size_t size)
 {
     (void)cookie;
     check_clean(s, size, "\n");
     must(size > 9 && strncmp(s, "kvmstat: ", 9) == 0 && s[size - 1] == '\n');
+    return (ssize_t)size;
+}
+
+/* write(): of a report, or of an error. */
+static ssize_t look_at_output(int fd, const void *p, size_t size)
+{
+    if (fd == STDERR_FILENO)
+        return look_at_errors(NULL, p, size);
+    must(fd == STDOUT_FILENO);
+    check_clean(p, size, "\t\n");
+    check_lines(p, size);
+    if (options.npids == 0) /* or there are rows that are not printed */
+        check_counts();
     return (ssize_t)size;
 }
 

@@ -101,7 +101,7 @@ like "$(cat "$tmp/options")" "$(uname -r)" "and the host's kernel"
 # However it ends, the recording is complete, and nothing else is left.
 mkdir "$tmp/dir"
 end "$busy"
-for signal in INT TERM HUP QUIT; do
+for signal in INT TERM HUP QUIT ALRM; do
 	start_guest "few$signal" -d -w -v 2 -n 3 -l om
 	few=$pid few_in=$hold
 	start_kvmstat "ended$signal" -w "$tmp/dir/$signal.dat" 60
@@ -126,9 +126,13 @@ is "$?$("$kvmstat" -H -r "$tmp/dir/stdout.dat" | wc -l)" 13 "stdout is full: a r
 start_kvmstat killed -w "$tmp/dir/KILL.dat" 60
 sleep 0.2
 end "$pid" KILL
-is "$(ls -A "$tmp/dir" | xargs)" "HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
+is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
 	"SIGKILL leaves no file, and nothing else was left by the others"
 is "$(stat -c %a "$tmp/dir/INT.dat")" 644 "a recording has the mode of the umask"
+install -m 600 /dev/null "$tmp/dir/secret.dat"
+"$kvmstat" -w "$tmp/dir/secret.dat" 0.1 1 >/dev/null
+is "$(stat -c %a "$tmp/dir/secret.dat")$("$kvmstat" -H -r "$tmp/dir/secret.dat" | wc -l)" 6003 \
+	"or that of the file whose place it takes"
 
 # A quiet host makes a small recording: not a sub-buffer for each event.
 end "$steady"

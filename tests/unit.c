@@ -318,7 +318,7 @@ static void add_thread(int tid, int pid, long id)
 {
     struct thread *t = thread_of(tid, pid);
 
-    t->vcpu = id == UNKNOWN ? NULL : vcpu_of(t->guest, id);
+    t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
     t->fresh = world.fresh = false;
 }
 
@@ -329,7 +329,7 @@ static struct vcpu *add_vcpu(int pid, long id)
     struct vcpu *v = vcpu_of(g, id);
 
     g->alive = true;
-    v->here = id != UNKNOWN;
+    v->here = id != UNKNOWN_VCPU;
     return v;
 }
 
@@ -817,7 +817,7 @@ static void run_scenario(const struct scenario *scenario, enum host host, bool d
     char name[256];
 
     make_host(host, CPUS);
-    add_thread(TID, TID, host == SOFTWARE ? 0 : UNKNOWN);
+    add_thread(TID, TID, host == SOFTWARE ? 0 : UNKNOWN_VCPU);
     for (const char *s = scenario->steps; *s != '\0'; s++) {
         if (*s == '|')
             report_to(sums, time);
@@ -888,7 +888,7 @@ static void test_doubt(void)
     uint64_t sums[NCOUNTERS] = {0};
 
     make_host(HARDWARE, 1);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     put_letter(0, 1, 'p');
     report_to(sums, DOUBT);
     ok(sums[EXITS] == 1 && sums[EPTV] == 0, "it is an exit at once, and no eptv yet");
@@ -924,7 +924,7 @@ static void make_table(enum table table)
     options.table = table;
     memset(event_of_id, 0, sizeof(event_of_id));
     choose_events(false);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     reading.gap = 0;
 }
 
@@ -1158,7 +1158,7 @@ static void test_order(void)
     bool same = true;
 
     make_host(BEFORE_5_10, MAX_CPUS);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     for (int i = 0; i < ENTRIES; i++) {
         uint64_t vcpu = chance() % VCPUS;
         struct sent entry = {KVM_ENTRY, TID, {[VCPU_ID] = vcpu}};
@@ -1185,7 +1185,7 @@ static void test_until(void)
     struct sent leaving = vmx_exit(TID, 0, 12);
 
     make_host(HARDWARE, 2);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     put(0, 100, &leaving);
     put(0, 200, &leaving);
     put(1, 199, &leaving);
@@ -1214,7 +1214,7 @@ static void test_until_alone(void)
     struct sent leaving = vmx_exit(TID, 0, 12);
 
     make_host(HARDWARE, 1);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     for (uint64_t time = 100; time < 200; time++)
         put(0, time, &leaving);
     read_until(150);
@@ -1229,7 +1229,7 @@ static void test_lost(void)
     struct sent leaving = vmx_exit(TID, 0, 12);
 
     make_host(HARDWARE, 2);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     for (uint64_t time = 1; time <= 4; time++) {
         put(1, time, &leaving);
         lose(1, 1000 * time);
@@ -1532,7 +1532,7 @@ static void test_find_vcpu(void)
     add_vcpu(TID, 1);
     count_one(&e);
     find_vcpus(true);
-    ok(counts_of(TID, UNKNOWN)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
+    ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
     make_host(BEFORE_5_10, 1);
     struct sent leaving = vmx_exit(TID, 0, 12), entry = {KVM_ENTRY, TID, {[VCPU_ID] = 9}};
     count_one(&leaving);
@@ -1554,7 +1554,7 @@ static void forget_last_thread(void)
     struct sent before = vmx_exit(TID, 0, 12), after = vmx_exit(TID + 1, 1, 12);
 
     make_host(HARDWARE, 1);
-    add_thread(TID, TID, UNKNOWN);
+    add_thread(TID, TID, UNKNOWN_VCPU);
     put(0, 1, &before);
     read_until(UINT64_MAX);
     find_vcpus(true);
@@ -2398,7 +2398,7 @@ static void test_rows(void)
     is_rows("", false, "    99    0" ZEROS "\n", "a vCPU that does nothing has a row");
     add_vcpu(99, 10);
     add_vcpu(99, 2);
-    add_vcpu(8, UNKNOWN)->tally.counts[EMUL] = 1;
+    add_vcpu(8, UNKNOWN_VCPU)->tally.counts[EMUL] = 1;
     add_vcpu(8, 255);
     vcpu_of(guest_of(8), 1); /* of a virtual machine that is gone */
     is_rows("", false,
@@ -2406,7 +2406,7 @@ static void test_rows(void)
              "      0      1      0\n    99    0" ZEROS "\n    99    2" ZEROS "\n    99   10" ZEROS
              "\n",
         "rows are in order of pid and vCPU, ? last, under a header");
-    add_vcpu(8, UNKNOWN)->tally.counts[EMUL] = 0;
+    add_vcpu(8, UNKNOWN_VCPU)->tally.counts[EMUL] = 0;
     guest_of(99)->alive = false;
     is_rows("", false, "     8  255" ZEROS "\n",
         "the vCPU ? and guests that are gone have a row if they counted");
