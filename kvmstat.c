@@ -2409,7 +2409,10 @@ static void retire_thread(struct thread *t)
     drop_threads();
 }
 
-/* Keeps what task_newtask r, of thread tid, tells: whose thread it started. */
+/*
+ * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
+ * thread but a process, whose id may have been a thread's before.
+ */
 static void keep_birth(const struct event_type *type, const struct record *r, int tid)
 {
     int child = (int)field_value(r, type->fields[PID]);
@@ -3597,9 +3600,6 @@ static void enable_events(void)
     const char *missed = choose_events(software);
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    /* CLONE_THREAD: new threads are of their parent's process, others are one themselves. */
-    if (write_file(trace.dir, "events/task/task_newtask/filter", "clone_flags & 0x10000") != 0)
-        events[TASK_NEWTASK].wanted = false;
     for (int i = 0; i < NEVENTS; i++) {
         snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
         if (events[i].wanted)

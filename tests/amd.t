@@ -108,6 +108,8 @@ ok $? "and each access its own"
 
 like "$(cat full/err)" '^kvmstat: events lost: [0-9]+ on CPU' \
 	"losses are reported where the host's own buffer would drop events"
+is "$(cut -f1 reused/second)" "$(cat reused/thread)" "a thread's id comes into use again for a process"
+counted reused/second 0 "3 7" "that process's guest, gone before it was looked at"
 counted recorded/guest 0 "3 4 7 8 10" "recorded by trace-cmd"
 is "$(cat recorded/status recorded/err)" 0 "its recording is read"
 [ "$(($(cat recorded/now) - $(cat recorded/time)))" -le 10 ]
