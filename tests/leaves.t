@@ -80,6 +80,26 @@ is $? 1 "stdout is closed: status 1"
 nothing_left
 ok $? "and nothing is left"
 
+# Readers that never read: what is full stays full, until a signal comes.
+mkfifo "$tmp/deaf"
+exec {deaf}<>"$tmp/deaf"
+dd if=/dev/zero of="$tmp/deaf" bs=4k oflag=nonblock 2>/dev/null
+for full in stdout stderr; do
+	stdout=/dev/null stderr=/dev/null
+	declare "$full=$tmp/deaf"
+	"$kvmstat" -p "$$" 0.1 >"$stdout" 2>"$stderr" &
+	kvm=$!
+	until_true 10 tracing "$kvm"
+	sleep 0.5
+	kill -TERM "$kvm"
+	until_true 5 test ! -e "/proc/$kvm"
+	end "$kvm" KILL
+	is "$status" 143 "$full is full, and nobody reads it: SIGTERM ends it"
+	nothing_left
+	ok $? "and nothing is left"
+done
+exec {deaf}>&-
+
 start_kvmstat killed 0.1
 end "$pid" KILL
 before=${EPOCHREALTIME/./}
