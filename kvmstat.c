@@ -43,7 +43,6 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -592,7 +591,8 @@ static void block_signals(bool block, sigset_t *old)
 
 /*
  * Writes the size bytes at s to fd, with one call unless the kernel takes less, however long
- * that takes, but only until a signal asks for the end.  0, or what errno was.
+ * that takes, but only until a signal asks for the end: one that came just before write() has
+ * another one follow, see on_signal().  0, or what errno was.
  */
 static int write_patiently(int fd, const char *s, size_t size)
 {
@@ -677,7 +677,7 @@ static void *grow(void *p, size_t n, size_t size)
 /* grow(), with the room at place i, before the objects that are there and behind it. */
 static void *insert(void *p, size_t n, size_t size, size_t i)
 {
-    char *q = grow(p, n, size);
+    char *q = grow(p, n, size); /* may end kvmstat, which still looks at the n then */
 
     memmove(q + (i + 1) * size, q + i * size, (n - i) * size);
     return q;
@@ -922,18 +922,34 @@ static void find_clock_offset(void)
 /* Capabilities that are needed while it reports: linux/capability.h. */
 enum { DAC_OVERRIDE = 1, FOWNER = 3, KILL = 5, SYS_PTRACE = 19 };
 
+/* What capget(2) and capset(2) are asked for. */
+struct capability_header {
+    uint32_t version; /* CAPABILITY_VERSION */
+    int pid;          /* 0: this process */
+};
+#define CAPABILITY_VERSION 0x20080522 /* 3, of Linux 2.6.26: two sets of 32 capabilities */
+
+/* Capabilities, as bits. */
+struct capability_set {
+    uint32_t effective;   /* in force */
+    uint32_t permitted;   /* may be in force */
+    uint32_t inheritable; /* may be so in a program that is executed */
+};
+
+/* Whether one of the first 32 capabilities is in force. */
+static bool has_capability(int capability)
+{
+    struct capability_header header = {CAPABILITY_VERSION, 0};
+    struct capability_set sets[2];
+
+    return syscall(SYS_capget, &header, sets) != 0 || (sets[0].effective >> capability & 1) != 0;
+}
+
 /* Gives up all capabilities of this process but those of the first 32 that are bits of kept. */
 static void keep_capabilities(uint32_t kept)
 {
-    struct {
-        uint32_t version; /* 3, of Linux 2.6.26 */
-        int pid;          /* 0: this one */
-    } header = {0x20080522, 0};
-    struct {
-        uint32_t effective;   /* in force */
-        uint32_t permitted;   /* may be in force */
-        uint32_t inheritable; /* may be so in a program that is executed */
-    } sets[2];                /* the first 32 capabilities, and the rest */
+    struct capability_header header = {CAPABILITY_VERSION, 0};
+    struct capability_set sets[2];
 
     if (syscall(SYS_capget, &header, sets) != 0)
         return;
@@ -964,6 +980,12 @@ static DIR *open_dir(int dir, const char *path)
     if (d == NULL && fd >= 0)
         close(fd);
     return d;
+}
+
+/* Whether st is that of a regular file of this user's. */
+static bool is_own(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_uid == geteuid();
 }
 
 /* Whether others than root and this user can write to the directory dir. */
@@ -1282,7 +1304,7 @@ static void save_guest(struct guest *g);
 /*
  * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
  * where it cannot be read because the host is short of memory or descriptors, guests would
- * be missing, or threads be taken for guests: then these functions end kvmstat.
+ * be missing, or threads be taken for guests.
  */
 
 static void check_shortage(void)
@@ -1291,7 +1313,7 @@ static void check_shortage(void)
         fail_errno("guests");
 }
 
-/* read_file(), but for that. */
+/* As read_file(), but a shortage ends kvmstat. */
 static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
 {
     ssize_t n = read_file(dir, path, buf, size);
@@ -1301,7 +1323,7 @@ static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
     return n;
 }
 
-/* open_dir(), but for that. */
+/* As open_dir(), but a shortage ends kvmstat. */
 static DIR *see_dir(int dir, const char *path)
 {
     DIR *d = open_dir(dir, path);
@@ -1311,7 +1333,7 @@ static DIR *see_dir(int dir, const char *path)
     return d;
 }
 
-/* readdir(), but for that; there is no entry if d is NULL. */
+/* As readdir(), but a shortage ends kvmstat; there is no entry if d is NULL. */
 static struct dirent *see_entry(DIR *d)
 {
     struct dirent *e = NULL;
@@ -1458,7 +1480,8 @@ static struct guest *guest_of(int pid)
     g->pid = pid;
     if (options.names || options.metrics || options.write != NULL)
         g->name = name_of(pid);
-    world.guests = insert(world.guests, world.nguests++, sizeof(struct guest *), i);
+    world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
+    world.nguests++;
     return world.guests[i] = g;
 }
 
@@ -1479,7 +1502,8 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
     limit_known(++world.nvcpus);
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
-    g->vcpus = insert(g->vcpus, g->nvcpus++, sizeof(struct vcpu *), low);
+    g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), low);
+    g->nvcpus++;
     return g->vcpus[low] = v;
 }
 
@@ -1633,7 +1657,8 @@ static struct key *key_of(struct tally *t, uint64_t id)
         merge_keys(t);
         return key_of(t, id);
     }
-    t->keys = insert(t->keys, t->nkeys++, sizeof(*t->keys), low);
+    t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
+    t->nkeys++;
     t->keys[low] = (struct key){.id = id};
     return &t->keys[low];
 }
@@ -2420,8 +2445,12 @@ static void keep_birth(const struct event_type *type, const struct record *r, in
 
     if (child <= 0)
         return;
-    world.births[child % BIRTHS].tid = is_thread ? child : 0;
-    world.births[child % BIRTHS].parent = tid;
+    if (is_thread) {
+        world.births[child % BIRTHS].tid = child;
+        world.births[child % BIRTHS].parent = tid;
+    } else if (world.births[child % BIRTHS].tid == child) {
+        world.births[child % BIRTHS].tid = 0;
+    }
     struct thread *t = known_thread(child);
     if (t != NULL)
         retire_thread(t);
@@ -2709,15 +2738,16 @@ static struct text make_header(void)
     return t;
 }
 
-/* The mode of the recording: that of the file that it replaces, or by the umask. */
+/* The mode of the recording: what the umask leaves and, of this user's own file, that one had. */
 static mode_t output_mode(void)
 {
-    mode_t mask = umask(0);
+    mode_t mask = umask(0), mode = 0666;
     struct stat st;
 
     umask(mask);
-    return fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_mode & 0777
-                                                                           : 0666 & ~mask;
+    if (fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
+        mode &= st.st_mode;
+    return mode & ~mask;
 }
 
 /* Makes the recording of what was saved, if something was. */
@@ -2746,7 +2776,8 @@ static void finish_recording(void)
         if (reading.streams[i].saved >= 0)
             close(reading.streams[i].saved);
     }
-    fchmod(fd, output_mode()); /* where the file system has modes */
+    if (done)
+        fchmod(fd, output_mode()); /* where the file system has modes */
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
     if (!done) {
@@ -2993,12 +3024,6 @@ static void open_metrics(void)
         fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
     if (metrics.dir < 0)
         fail_metrics();
-}
-
-/* Whether st is that of a regular file of this user's. */
-static bool is_own(const struct stat *st)
-{
-    return S_ISREG(st->st_mode) && st->st_uid == geteuid();
 }
 
 /* Whether the file that may be replaced has the name; else, if there is none, errno is ENOENT. */
@@ -3373,7 +3398,7 @@ static int open_detached(const char *type)
 /*
  * Removes the instance.  While a file of it is open (a process that was killed is
  * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms.
- * After a tenth of that it disables the events: an instance that stays costs nothing.
+ * After a tenth of that it disables the events: an instance that stays costs no time.
  */
 static bool remove_instance(void)
 {
@@ -3554,12 +3579,16 @@ static const char *choose_events(bool software)
         needed = KVM_USERSPACE_EXIT;
     if (!events[needed].wanted)
         return events[needed].name;
-    /* x86 hosts have these, arm64 ones the first: a recording without would have false zeros. */
-    static const enum event others[] = {KVM_MMIO, KVM_INJ_VIRQ, KVM_EMULATE_INSN};
-    size_t nothers = exit[ISA].size != 0 ? 3 : exit[ESR_EC].size != 0;
-    for (size_t i = 0; i < nothers && usual && is_recorded(); i++) {
-        if (events[others[i]].id == 0)
-            return events[others[i]].name;
+    /* The host has these: a recording without them would have zeros that are not true. */
+    bool x86 = software || exit[ISA].size != 0;
+    const struct {
+        enum event event; /* which */
+        bool had;         /* by hosts like this */
+    } others[] = {{KVM_INJ_VIRQ, x86}, {KVM_EMULATE_INSN, x86},
+        {KVM_MMIO, !software && (x86 || exit[ESR_EC].size != 0)}};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && usual && is_recorded(); i++) {
+        if (others[i].had && events[others[i].event].id == 0)
+            return events[others[i].event].name;
     }
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
@@ -3837,9 +3866,9 @@ static void start_tracing(void)
     if (trace.instances < 0 || flock(trace.instances, LOCK_EX) != 0)
         fail_errno("/sys/kernel/tracing/instances");
     close(tracefs);
-    if (prctl(PR_CAPBSET_READ, SYS_PTRACE) == 0)
-        fail("/proc: root lacks CAP_SYS_PTRACE here, and would not see the guests of other users "
-             "(give it that capability)");
+    if (!has_capability(SYS_PTRACE))
+        fail("/proc: CAP_SYS_PTRACE is missing, and the guests of other users would be hidden "
+             "(give kvmstat that capability)");
     if (options.metrics)
         start_metrics();
     create_instance();
@@ -4265,8 +4294,9 @@ static void take_guest(uint64_t end)
             free(g->name);
             g->name = copy(name);
         }
-        if (tid != 0)
-            thread_of((int)tid, g->pid)->vcpu = v;
+        struct thread *t = tid == 0 ? NULL : thread_of((int)tid, g->pid);
+        if (t != NULL && t->guest == g) /* or its id came into use again */
+            t->vcpu = v;
         if (v != NULL) {
             v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
             v->last = last;
@@ -4430,12 +4460,13 @@ static void on_signal(int sig)
 {
     if (signalled == 0)
         signalled = sig;
-    alarm(1); /* again: the first one may have come just before a call that takes long */
+    alarm(1); /* for write_patiently(): the first one may have come just before it waits */
 }
 
 /*
  * Makes these signals set signalled: SIGINT and SIGTERM in any case, for a shell starts what
- * is in the background with SIGINT ignored; the others not under nohup(1) and the like.
+ * is in the background with SIGINT ignored, and SIGALRM, which on_signal() needs; the others
+ * not under nohup(1) and the like.
  */
 static void catch_signals(sigset_t *unblocked)
 {
@@ -4445,7 +4476,7 @@ static void catch_signals(sigset_t *unblocked)
     for (size_t i = 0; i < NENDINGS; i++) {
         int sig = endings[i];
         sigdelset(unblocked, sig);
-        if (sig == SIGINT || sig == SIGTERM ||
+        if (sig == SIGINT || sig == SIGTERM || sig == SIGALRM ||
             (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN))
             sigaction(sig, &action, NULL);
     }

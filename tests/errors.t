@@ -36,8 +36,8 @@ nodev /sys/kernel/tracing)" inject fsopen ENOSYS 1
 fails "root without capabilities" "/sys/kernel/tracing: Operation not permitted (root lacks \
 CAP_SYS_ADMIN here, or the kernel is locked down)" \
 	setpriv --bounding-set -all --inh-caps -all "$kvmstat" 0.1 1
-fails "root without one of them" "/proc: root lacks CAP_SYS_PTRACE here, and would not see the guests \
-of other users (give it that capability)" \
+fails "root without one of them" "/proc: CAP_SYS_PTRACE is missing, and the guests of other users would \
+be hidden (give kvmstat that capability)" \
 	setpriv --bounding-set -sys_ptrace --inh-caps -sys_ptrace "$kvmstat" 0.1 1
 fails "locked down" "tracefs instance: Operation not permitted (root lacks CAP_SYS_ADMIN here, or \
 the kernel is locked down)" inject mkdirat EPERM 1

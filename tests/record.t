@@ -132,7 +132,10 @@ is "$(stat -c %a "$tmp/dir/INT.dat")" 644 "a recording has the mode of the umask
 install -m 600 /dev/null "$tmp/dir/secret.dat"
 "$kvmstat" -w "$tmp/dir/secret.dat" 0.1 1 >/dev/null
 is "$(stat -c %a "$tmp/dir/secret.dat")$("$kvmstat" -H -r "$tmp/dir/secret.dat" | wc -l)" 6003 \
-	"or that of the file whose place it takes"
+	"and not more than that of its own file whose place it takes"
+install -m 666 -o nobody /dev/null "$tmp/dir/theirs.dat"
+(umask 077 && "$kvmstat" -w "$tmp/dir/theirs.dat" 0.1 1 >/dev/null)
+is "$(stat -c %U:%a "$tmp/dir/theirs.dat")" root:600 "whatever mode another's had"
 
 # A quiet host makes a small recording: not a sub-buffer for each event.
 end "$steady"
@@ -206,6 +209,9 @@ record=("$kvmstat" -H -w "$tmp/disk/x.dat" 0.05)
 fails "a full disk" "$full" 3 "${record[@]}" 600
 fails "a full disk in the end" "$full" 6 \
 	strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:error=ENOSPC "${record[@]}" 2
+rm "$tmp/disk/x.dat"
+strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:error=ENOSPC "${record[@]}" 2 >/dev/null 2>"$tmp/err"
+is "$? $(cat "$tmp/err")$(ls -A "$tmp/disk")" "1 kvmstat: $tmp/disk/x.dat: $full" "the same where there was no recording before"
 fails "no right to the name" "Permission denied (nothing is recorded; give -w a file that can be written)" 6 \
 	strace -qq -o /dev/null -e trace=/renameat -e inject=/renameat:error=EACCES "${record[@]}" 2
 (ulimit -f 256 && "$kvmstat" -w "$tmp/large.dat" 0.5 20 >/dev/null 2>"$tmp/err")
@@ -260,6 +266,8 @@ for event in kvm_inj_virq kvm_emulate_insn kvm_mmio; do
 	"$kvmstat" -e vmexit -r "$tmp/$event.dat" >/dev/null
 	is $? 0 "and it does not matter to -e vmexit"
 done
+edit software.dat 's/name: kvm_(exit|inj_virq)\n/"name: xxx_$1\n"/ge'
+says "has no kvm/kvm_inj_virq (record with trace-cmd record -e kvm)" "$tmp/software.dat"
 perl -0777 -pe 's/name: kvm_mmio\n/name: xvm_mmio\n/' "$captures/arm64-6.1-mix2.dat" >"$tmp/arm64.dat"
 says "has no kvm/kvm_mmio (record with trace-cmd record -e kvm)" "$tmp/arm64.dat"
 edit cpus.dat 'substr($_, index($_, "options  ") - 4, 4) = "\0\0\0\x80"'
@@ -280,6 +288,19 @@ perl -0777 -pe 'sub guest { my $from = shift;
 	return pack("SL", 13, length $body) . $body; }
 	s/(options  \0)/$1 . guest(0) . guest(70000)/e' "$captures/svm-6.1-mix2.dat" >"$tmp/many.dat"
 says "more than 131072 threads or vCPUs (damaged, or recorded for too long)" "$tmp/many.dat"
+perl -0777 -pe '/guest\0.{12}(.{8})/s or die; my (undef, $tid) = unpack("LL", $1);
+	sub one { my ($pid, $vcpu) = @_;
+		my $body = "x\0" . pack("QLLL", $pid, 1, $vcpu, $tid);
+		return pack("SL", 13, length $body) . $body; }
+	my $options = one(700, 0) . one(701, 5);
+	my $cpus = unpack("L", substr($_, index($_, "options  ") - 4, 4));
+	s/(options  \0)/$1$options/;
+	for my $cpu (0 .. $cpus - 1) { # where its sub-buffers are now
+		my $at = \substr($_, index($_, "flyrecord") + 10 + 16 * $cpu, 8);
+		$$at = pack("Q", unpack("Q", $$at) + length $options);
+	}' "$captures/arm64-6.1-mix2.dat" >"$tmp/again.dat"
+is "$("$kvmstat" -H -r "$tmp/again.dat" | cut -f1-3)" "$(printf '%s\t%s\t%s\n' 268 0 0 268 1 206 700 0 202 701 5 0)" \
+	"-r: a thread id of two guests is that of one, with its own vCPU"
 edit page.dat 'substr($_, 73728 + 8, 4) = pack("L", 0xfffff)'
 says "CPU 0: a sub-buffer that is larger than it can be $damaged" "$tmp/page.dat"
 edit event.dat 'substr($_, 73728 + 16, 4) = pack("L", 0); substr($_, 73728 + 20, 4) = pack("L", 1)'

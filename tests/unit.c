@@ -1398,10 +1398,15 @@ static void add_newtask(void)
 }
 
 /* Thread parent starts child, a thread of the same process or another process. */
+static struct sent newtask(int parent, int child, bool is_thread)
+{
+    return (struct sent){TASK_NEWTASK, parent,
+        {[PID] = (uint64_t)child, [CLONE_FLAGS] = is_thread ? CLONE_THREAD : 0}};
+}
+
 static void start_task(int parent, int child, bool is_thread)
 {
-    struct sent e = {TASK_NEWTASK, parent,
-        {[PID] = (uint64_t)child, [CLONE_FLAGS] = is_thread ? CLONE_THREAD : 0}};
+    struct sent e = newtask(parent, child, is_thread);
 
     count_one(&e);
 }
@@ -1440,33 +1445,42 @@ static void test_processes(void)
     start_thread(TID + 30, TID + 21);
     ok(process_of(TID + 21) == TID + 30 && process_of(TID + 21 + BIRTHS) == TID + 21 + BIRTHS,
         "a later thread in the same place is not taken for the earlier one");
+    start_thread(TID + 60, TID + 61);
+    start_task(TID + 70, TID + 61 + BIRTHS, false);
+    ok(process_of(TID + 61) == TID + 60, "and a later process there changes nothing");
     ok(process_of((int)getpid()) == (int)getpid(), "a process that is there is found by /proc");
 }
 
-/* A thread's number that comes into use again. */
-static void test_used_again(enum host host, const struct sent *e)
+/*
+ * A thread's number that comes into use again, in the process and in another one.  Exits of e
+ * count in counter.
+ */
+static void test_used_again(enum host host, const struct sent *e, enum counter counter)
 {
     const char *name = host == HARDWARE ? "told by events" : "found by debugfs";
+    struct sent same = newtask(TID, e->tid, true), other = newtask(TID + 50, e->tid, true);
 
     make_host(host, 1);
     add_newtask();
     add_vcpu(TID, 0);
     add_vcpu(TID + 50, 0);
-    add_thread(TID + 1, TID, 0);
-    count_one(e);
-    start_thread(TID, TID + 1);
-    count_one(e);
-    ok(known_thread(TID + 1)->guest->pid == TID, "vCPU %s: another thread of the same process",
+    add_thread(e->tid, TID, 0);
+    put(0, 1, e);
+    put(0, 2, &same);
+    put(0, 3, e);
+    read_until(4);
+    ok(known_thread(e->tid)->guest->pid == TID, "vCPU %s: another thread of the same process",
         name);
-    start_thread(TID + 50, TID + 1);
-    ok(counts_of(TID, 0)[HALTX] == 2 && world.guests[0]->busy,
+    put(0, 5, &other);
+    put(0, 6, e);
+    read_until(6);
+    ok(counts_of(TID, 0)[counter] == 2 && world.guests[0]->busy,
         "one of another: the first one's counts stay");
-    count_one(e);
-    count_one(e);
-    count_one(e);
-    settle_exits(UINT64_MAX);
-    find_vcpus(true);
-    ok(counts_of(TID, 0)[HALTX] == 2 && counts_of(TID + 50, 0)[HALTX] == 3,
+    put(0, 7, e);
+    put(0, 8, e);
+    read_until(9);
+    count_all();
+    ok(counts_of(TID, 0)[counter] == 2 && counts_of(TID + 50, 0)[counter] == 3,
         "and the other's are its own");
 }
 
@@ -2338,6 +2352,37 @@ static void test_stamp(void)
     is_stamp(0, 2, utc, 1700000000500, "");
 }
 
+/* Writes to a full pipe that nobody reads, when a signal has come just before. */
+static void write_late(void)
+{
+    struct itimerspec much = {.it_value.tv_sec = 20};
+    struct sigevent killing = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    sigset_t unblocked;
+    timer_t timer;
+    int ends[2];
+
+    signal(SIGALRM, SIG_IGN);
+    catch_signals(&unblocked);
+    if (pipe2(ends, O_NONBLOCK) != 0 || timer_create(CLOCK_MONOTONIC, &killing, &timer) != 0)
+        _exit(2);
+    while (write(ends[1], "x", 1) == 1)
+        ;
+    fcntl(ends[1], F_SETFL, 0);
+    timer_settime(timer, 0, &much, NULL);
+    raise(SIGTERM);
+    write_patiently(ends[1], "x", 1);
+    _exit(signalled == SIGTERM ? 0 : 3);
+}
+
+static void test_late_signal(void)
+{
+    char said[4096];
+
+    ok(run_child(write_late, said, sizeof(said)) == 0,
+        "a signal just before a write to a full pipe ends the wait, where SIGALRM was ignored, "
+        "too");
+}
+
 /* Nothing, put into a text that has no room yet: undefined if it is left to memcpy(). */
 static void put_nothing(void)
 {
@@ -2510,10 +2555,10 @@ int main(int argc, char **argv)
     test_user_reasons();
     test_other_reasons();
     test_processes();
-    const struct sent halts[] = {
-        vmx_exit(TID + 1, 0, 12), {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}}};
-    test_used_again(HARDWARE, &halts[0]);
-    test_used_again(SOFTWARE, &halts[1]);
+    const struct sent fault = vmx_exit(TID + 1, 0, 48);
+    const struct sent halt = {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}};
+    test_used_again(HARDWARE, &fault, EPTV);
+    test_used_again(SOFTWARE, &halt, HALTX);
     test_ignored();
     test_threads();
     test_find_vcpu();
@@ -2536,6 +2581,7 @@ int main(int argc, char **argv)
     test_numbers();
     test_stamp();
     test_empty_text();
+    test_late_signal();
     test_rows();
     test_row_options();
     test_wide_rows();
