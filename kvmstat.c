@@ -3554,6 +3554,24 @@ static void set_in_instance(const char *name, const char *value)
 }
 
 /*
+ * The name of an event that the recorded host had, by its kvm_exit or its having none, and that
+ * was not recorded: columns would have zeros that are not true.  NULL if there is none.
+ */
+static const char *left_out(bool software)
+{
+    const struct field *exit = events[KVM_EXIT].fields;
+    bool x86 = software || exit[ISA].size != 0, arm64 = !software && exit[ESR_EC].size != 0;
+
+    if (x86 && events[KVM_INJ_VIRQ].id == 0)
+        return events[KVM_INJ_VIRQ].name;
+    if (x86 && events[KVM_EMULATE_INSN].id == 0)
+        return events[KVM_EMULATE_INSN].name;
+    if (((x86 && !software) || arm64) && events[KVM_MMIO].id == 0)
+        return events[KVM_MMIO].name;
+    return NULL;
+}
+
+/*
  * Decides which events are needed, of those that there are, on a host that has only
  * the software backend or on another; gives the name of one that is missed, or NULL.
  */
@@ -3579,17 +3597,9 @@ static const char *choose_events(bool software)
         needed = KVM_USERSPACE_EXIT;
     if (!events[needed].wanted)
         return events[needed].name;
-    /* The host has these: a recording without them would have zeros that are not true. */
-    bool x86 = software || exit[ISA].size != 0;
-    const struct {
-        enum event event; /* which */
-        bool had;         /* by hosts like this */
-    } others[] = {{KVM_INJ_VIRQ, x86}, {KVM_EMULATE_INSN, x86},
-        {KVM_MMIO, !software && (x86 || exit[ESR_EC].size != 0)}};
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && usual && is_recorded(); i++) {
-        if (others[i].had && events[others[i].event].id == 0)
-            return events[others[i].event].name;
-    }
+    const char *missed = usual && is_recorded() ? left_out(software) : NULL;
+    if (missed != NULL)
+        return missed;
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
             event_of_id[events[i].id] = &events[i];
