@@ -1554,6 +1554,7 @@ static int process_of(int tid)
     /* A number that came into use again could make a circle of births. */
     for (int generation = 0; generation < BIRTHS; generation++) {
         char path[64], status[4096], *tgid;
+        int pid = 0;
         const struct thread *t = is_recorded() ? known_thread(tid) : NULL;
 
         if (t != NULL)
@@ -1561,7 +1562,9 @@ static int process_of(int tid)
         snprintf(path, sizeof(path), "/proc/%d/status", tid);
         if (!is_recorded() && see_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
             (tgid = strstr(status, "\nTgid:")) != NULL)
-            return (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+            pid = (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+        if (pid > 0) /* 0: it is just being reaped */
+            return pid;
         if (world.births[tid % BIRTHS].tid != tid)
             break;
         tid = world.births[tid % BIRTHS].parent;

@@ -1451,6 +1451,27 @@ static void test_processes(void)
     ok(process_of((int)getpid()) == (int)getpid(), "a process that is there is found by /proc");
 }
 
+/* Which process one is that is just ending. */
+static void test_ending(void)
+{
+    enum { PROCESSES = 3000 };
+    int right = 0;
+
+    clear();
+    signal(SIGCHLD, SIG_IGN); /* nobody waits for them */
+    for (int i = 0; i < PROCESSES; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        bool same = child > 0;
+        while (same && kill(child, 0) == 0)
+            same = process_of(child) == child;
+        right += same;
+    }
+    signal(SIGCHLD, SIG_DFL);
+    ok(right == PROCESSES, "each of %d processes is its own while it ends", PROCESSES);
+}
+
 /*
  * A thread's number that comes into use again, in the process and in another one.  Exits of e
  * count in counter.
@@ -2555,6 +2576,7 @@ int main(int argc, char **argv)
     test_user_reasons();
     test_other_reasons();
     test_processes();
+    test_ending();
     const struct sent fault = vmx_exit(TID + 1, 0, 48);
     const struct sent halt = {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}};
     test_used_again(HARDWARE, &fault, EPTV);
