@@ -67,12 +67,12 @@ until_true() {
 }
 
 # start NAME COMMAND...: runs COMMAND in the background, its output to $tmp/NAME.out
-# and .err, its stdin held open by a pipe and SIGQUIT not ignored; sets pid.
+# and .err, its stdin held open by a pipe and no signal but SIGINT ignored; sets pid.
 start() {
 	local name=$1
 	shift
 	mkfifo "$tmp/$name.in"
-	env --default-signal=QUIT "$@" <"$tmp/$name.in" >"$tmp/$name.out" 2>"$tmp/$name.err" &
+	env --default-signal=HUP,QUIT "$@" <"$tmp/$name.in" >"$tmp/$name.out" 2>"$tmp/$name.err" &
 	pid=$!
 	children+=("$pid")
 	exec {hold}>"$tmp/$name.in"
