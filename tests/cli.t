@@ -49,8 +49,11 @@ refused '"iso"' "neither d nor u" -T iso
 # The kernel gives no thread's id to others while it lives.
 if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	start_guest threads -n 0 -l h -s 1000
-	until_true 5 test "$(ls "/proc/$pid/task" | wc -l)" -gt 1
-	thread=$(ls "/proc/$pid/task" | grep -vx "$pid" | head -n 1)
+	has_thread() {
+		thread=$(ls "/proc/$pid/task" | grep -vx "$pid" | head -n 1)
+		[ -n "$thread" ]
+	}
+	until_true 5 has_thread
 	refused "\"$thread\"" "a thread; give its process" -p "$thread"
 	end "$pid"
 fi

@@ -20,8 +20,8 @@ readme() {
 examples <"$top/README.md" | grep -E '^(kvmstat -m|pm|echo .log)' >commands
 is "$(wc -l <commands)" 6 "README has six commands for a fleet"
 
-# command START: the command of README or manual that begins so, shorter in time, and for $pmcd
-command() {
+# shortened START: the command of README or manual that begins so, shorter in time, and for $pmcd
+shortened() {
 	grep "^$1" commands | sed "s/-h kvm17/-h $pmcd/; s/-t 10/-t 0.5/; s/-T 1hour/-T 4sec/"
 }
 mandoc -Tascii "$top/kvmstat.1" | col -bx | examples | grep -E '^(kvmstat -m|pm)' >manual
@@ -56,21 +56,22 @@ end "$kvm"
 # The commands of README.
 
 PATH=$tmp/bin:$PATH
-bash -c "$(command 'kvmstat -m')
+bash -c "$(shortened 'kvmstat -m')
 	echo \$! >kvm.pid; wait" &
 children+=($!)
 until_true 5 test -s kvm.pid
 kvm=$(cat kvm.pid)
+children+=("$kvm")
 until_true 5 pminfo -h "$pmcd" -f "mmv.kvmstat.exits[$web/0]" >/dev/null 2>&1
 sleep 1.5
-out=$(bash -c "$(command 'pmrep -h')" 2>&1)
+out=$(bash -c "$(shortened 'pmrep -h')" 2>&1)
 like "$out" "^ +$web/0 +$web/1 +$stuck/0 +$web/0 +$web/1 +$stuck/0" "pmrep: the vCPUs"
 like "$out" '^ +[1-9][0-9.]+ +[1-9][0-9.]+ +0\.000 +[1-9][0-9.]+ +[1-9][0-9.]+ +0\.000$' "and their rates"
-out=$(bash -c "$(command 'pminfo -h')" 2>&1)
+out=$(bash -c "$(shortened 'pminfo -h')" 2>&1)
 like "$out" "\"$web/1\"\] value \"web1\"" "pminfo: whose they are"
-bash -c "$(command echo)"
+bash -c "$(shortened echo)"
 # While it records, a guest comes and goes.
-bash -c "$(command 'pmlogger -h' | sed 's/pmlogger /&-l pmlogger.log /')" &
+bash -c "$(shortened 'pmlogger -h' | sed 's/pmlogger /&-l pmlogger.log /')" &
 logger=$!
 children+=("$logger")
 sed -i 's/10 seconds/100 msec/' kvmstat.config
@@ -83,7 +84,7 @@ end "$brief"
 wait "$logger"
 is "$?$(ls kvm17.0 kvm17.meta)" "0kvm17.0
 kvm17.meta" "pmlogger: an archive"
-out=$(bash -c "$(command 'pmrep -a')" 2>&1)
+out=$(bash -c "$(shortened 'pmrep -a')" 2>&1)
 like "$out" "^ +$web/0 +$web/1" "pmrep shows it again: the vCPUs"
 like "$out" '^ +[1-9][0-9.]+ +[1-9][0-9.]+' "and their rates"
 pmdumplog kvm17 mmv.kvmstat.iox >dump
@@ -125,7 +126,7 @@ like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"
 ok $? "but not the others"
 
 # The unit of systemd: valid, and what it starts works.
-if command -v systemd-analyze >/dev/null; then
+if command -v systemd-analyze >/dev/null; then # where Debian has pcp, it is there
 	readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
 	is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
 fi
