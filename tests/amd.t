@@ -65,7 +65,7 @@ clean() {
 		"$1: zeros for an idle guest"
 	is "$(cat "$1/status" "$1/err" "$1/left")" 143 \
 		"$1: it died of SIGTERM, said nothing and left no instance"
-	same_rows "$(head -n "$(wc -l <"$1/out")" "$1/again")" "$(cat "$1/out")" \
+	same_rows 1 3 "$(head -n "$(wc -l <"$1/out")" "$1/again")" "$(cat "$1/out")" \
 		"$1: -r of what -w wrote has the same rows"
 }
 

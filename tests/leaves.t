@@ -122,7 +122,10 @@ start_kvmstat dead 0.1
 dead=$pid
 pkill -KILL -x "$name"
 wait "$dead" 2>/dev/null
-until_true 2 test -z "$(pgrep -x "$name")"
+none_runs() {
+	! pgrep -x "$name" >/dev/null
+}
+until_true 2 none_runs
 is "$(ours)" "kvmstat.$dead" "both of its processes killed: the instance is left"
 start_kvmstat living 0.1
 living=$pid

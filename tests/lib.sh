@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(dirname "$here")
 kvmstat=${KVMSTAT:-$top/kvmstat}
 guest=${GUEST:-$here/guest}
-tmp=$(mktemp -d)
+tmp=$(mktemp -d) || exit 1
 tests=0 failed=0
 children=()
 
@@ -33,15 +33,28 @@ is() {
 	[ "$1" = "$2" ] || { note "got: $1" && note "wanted: $2"; }
 }
 
-# same_rows GOT WANTED NAME: of a recording and of the live report.  Live, an event that a CPU
-# was still writing when an interval ended counts in the next one: rows of two reports of
-# a vCPU may differ by it, which is said.
+# totals FIRST COUNTS: of the rows on stdin, by their fields from FIRST up to COUNTS, the sums of
+# COUNTS and of the whole numbers behind, a line each; but for those that are 0
+totals() {
+	awk -F'\t' -v first="$1" -v counts="$2" '
+		{
+			k = ""
+			for (i = first; i < counts; i++) k = k $i " "
+			for (; i <= NF && $i ~ /^[0-9]+$/; i++) sum[k "field " i] += $i
+		}
+		END { for (k in sum) if (sum[k]) print k ": " sum[k] }' | sort
+}
+
+# same_rows FIRST COUNTS GOT WANTED NAME: of a recording and of the live report; the numbers are
+# those of totals().  Live, an event that a CPU was still writing when an interval ended counts
+# in the next one: rows of two reports of a vCPU may differ by it, which is said, but no sum.
 same_rows() {
 	local differences
-	differences=$(diff <(echo "$1") <(echo "$2"))
+	differences=$(diff <(echo "$3") <(echo "$4"))
 	[ "$(grep -c '^[<>]' <<<"$differences")" -le 8 ]
-	ok $? "$3"
+	ok $? "$5"
 	[ -z "$differences" ] || note "$differences"
+	is "$(totals "$1" "$2" <<<"$3")" "$(totals "$1" "$2" <<<"$4")" "and the same sums"
 }
 
 # like TEXT REGEX NAME
@@ -135,10 +148,10 @@ examples() {
 clean_up() {
 	local child
 	for child in "${children[@]}"; do
-		kill -KILL "$child" 2>/dev/null
+		kill -KILL -- "$child" "-$child" 2>/dev/null # one may have a process group of its own
 	done
 	wait 2>/dev/null
-	umount "$tmp/tracefs" 2>/dev/null
+	grep -o " $tmp/[^ ]*" /proc/self/mounts | sort -r | xargs -r umount 2>/dev/null
 	rm -rf "$tmp"
 }
 trap clean_up EXIT
@@ -156,7 +169,7 @@ skip_all() {
 
 # Tests of a live host need root and KVM.  They look at tracefs through a mount of
 # their own, which is in a mount name space of their own and not where kvmstat
-# would find it: for kvmstat, tracefs is mounted only if the host has it mounted.
+# would find it: for kvmstat, tracefs and debugfs are not mounted, whatever the host has.
 live_host() {
 	[ "$(id -u)" -eq 0 ] || skip_all "needs root"
 	[ -w /dev/kvm ] || skip_all "needs /dev/kvm"
@@ -164,6 +177,7 @@ live_host() {
 		rm -rf "$tmp"
 		OWN_MOUNTS=$0 exec unshare --mount bash "$0"
 	fi
+	umount -R /sys/kernel/debug /sys/kernel/tracing 2>/dev/null
 	mkdir "$tmp/tracefs"
 	mount -t tracefs nodev "$tmp/tracefs"
 }
@@ -171,7 +185,7 @@ instances=$tmp/tracefs/instances
 
 # For tests that look at all rows: no guest of others is to run.
 alone() {
-	[ -z "$("$kvmstat" -H 0.05 1 2>/dev/null)" ] ||
+	[ -z "$(find /proc/[0-9]*/fd -lname anon_inode:kvm-vm 2>/dev/null)" ] ||
 		skip_all "a virtual machine is running that is not the tests'"
 }
 

@@ -2,6 +2,8 @@
 # Lost events are never silent, and the number is right.
 . "$(dirname "$0")/lib.sh"
 live_host
+[ "$(nproc)" -ge 2 ] || skip_all "needs two CPUs"
+alone
 
 # sum FILE: of the events that the lines in it say were lost
 sum() {
@@ -14,7 +16,7 @@ overrun() {
 }
 
 # A guest at full speed on one CPU, one that makes few exits on the other.
-start_guest busy -n 0 -l n
+start_guest busy -n 0 -l o
 busy=$pid
 taskset -acp 0 "$busy" >/dev/null
 start_kvmstat lossy -b 1024 -H 0.5 6
