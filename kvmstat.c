@@ -238,6 +238,7 @@ struct stream {
     int fd;                /* trace_pipe_raw, or the recording */
     uint64_t at;           /* -r: where in it the next bytes are that were not read yet ... */
     uint64_t left;         /* ... and how many they are */
+    bool ready;            /* the kernel said that there is something, which was not read yet */
     uint8_t *pages;        /* what was read; NULL before the first time */
     size_t nbytes;         /* of it, whole sub-buffers */
     size_t used;           /* of these, up to the end of the sub-buffer that is being read */
@@ -3843,6 +3844,13 @@ static int open_tracefs(void)
     return fd;
 }
 
+/* Has the kernel say that a buffer has something when so many per cent of it are full. */
+static void set_watermark(const char *percent)
+{
+    if (write_file(trace.dir, "buffer_percent", percent) != 0 && errno != ENOENT) /* Linux 5.0 */
+        fail_errno("buffer_percent");
+}
+
 /* Has the instance's buffers made, and finds out what their sub-buffers look like. */
 static void set_buffers(void)
 {
@@ -3853,10 +3861,8 @@ static void set_buffers(void)
     set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
     /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
     set_in_instance("options/overwrite", "1");
-    /* Wake at the first event, or with -w at the first hundredth (Linux 5.0; before, always so). */
-    if (write_file(trace.dir, "buffer_percent", options.write == NULL ? "0" : "1") != 0 &&
-        errno != ENOENT)
-        fail_errno("buffer_percent");
+    /* Wake at the first event, or with -w at the first hundredth; before Linux 5.0, always so. */
+    set_watermark(options.write == NULL ? "0" : "1");
     if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
         fail_errno("events/header_page");
     if (!parse_header_page(&reading.page, text))
@@ -3942,6 +3948,31 @@ static void add_lost(struct stream *s)
     s->overrun = total;
 }
 
+/* Asks the kernel which of the n buffers at p have something to read. */
+static void poll_buffers(struct pollfd *p, size_t n)
+{
+    while (poll(p, n, 0) < 0) {
+        if (errno != EINTR)
+            fail("poll: %s", strerror(errno));
+    }
+}
+
+/*
+ * Whether there is something to read.  What has nothing must not be read: if its CPU then puts
+ * its next event on the page that was read last, and goes on to another page, the kernel gives
+ * up that one, the event with it, and tells nobody (rb_get_reader_page(), seen in Linux 6.18).
+ */
+static bool is_ready(struct stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN};
+
+    if (!is_recorded() && !s->ready) {
+        poll_buffers(&p, 1);
+        s->ready = (p.revents & POLLIN) != 0;
+    }
+    return is_recorded() || s->ready;
+}
+
 /*
  * Reads what s has next: of a CPU's buffer one sub-buffer, of a recording as many
  * as fit.  False if there is nothing now.
@@ -3951,8 +3982,9 @@ static bool read_pages(struct stream *s)
     size_t wanted = is_recorded() && s->left < reading.chunk ? (size_t)s->left : reading.chunk;
     ssize_t size;
 
-    if (wanted == 0)
+    if (wanted == 0 || !is_ready(s))
         return false;
+    s->ready = false;
     if (s->pages == NULL)
         s->pages = resize(NULL, reading.chunk, 1);
     do
@@ -4032,31 +4064,23 @@ static void sift_down(struct stream **heap, size_t n, size_t i)
 }
 
 /*
- * Asks the kernel which streams have something to read.  For a recording little is
+ * Asks the kernel which streams have something to read.  For a recording (-w) little is
  * nothing, unless all is asked for: a sub-buffer of few events takes as much room in
  * it as a full one.
  */
 static void poll_streams(bool all)
 {
-    if (is_recorded())
-        return;
-    while (poll(&trace.polls[FIRST_STREAM], reading.nstreams, 0) < 0) {
-        if (errno != EINTR)
-            fail("poll: %s", strerror(errno));
-    }
+    if (options.write != NULL && all)
+        set_watermark("0");
+    poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
         if ((p->revents & POLLERR) != 0)
             p->fd = -1; /* a CPU that was never online */
-        else if (options.write != NULL && all && p->fd >= 0)
-            p->revents |= POLLIN;
+        reading.streams[i].ready = (p->revents & POLLIN) != 0;
     }
-}
-
-/* Whether stream i has something to read, by poll_streams(). */
-static bool is_ready(size_t i)
-{
-    return is_recorded() || (trace.polls[FIRST_STREAM + i].revents & POLLIN) != 0;
+    if (options.write != NULL && !all)
+        set_watermark("0"); /* what is read is read to its end */
 }
 
 /*
@@ -4070,10 +4094,11 @@ static void drain(uint64_t until, bool all)
     size_t n = 0;
 
     /* Only now, after the clock was read, can the buffers tell of all before that time. */
-    poll_streams(all);
+    if (!is_recorded())
+        poll_streams(all);
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct stream *s = &reading.streams[i];
-        if (s->has_next || (is_ready(i) && fill(s)))
+        if (s->has_next || ((is_recorded() || s->ready) && fill(s)))
             heap[n++] = s;
     }
     for (size_t i = n / 2; i-- > 0;)
@@ -4092,6 +4117,8 @@ static void drain(uint64_t until, bool all)
         if (n > 0)
             sift_down(heap, n, 0);
     }
+    if (options.write != NULL)
+        set_watermark("1");
     if (all)
         reading.drained = until;
 }
