@@ -4549,7 +4549,8 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
 /*
  * Waits until there is something to look at or the interval ends.  A quiet host's
  * events wake kvmstat at once: a new guest's threads may be gone soon.  A busy one
- * does not wake it for each event.  Gives whether new guests are expected.
+ * does not wake it for each event.  Gives whether to look at all CPUs, see poll_streams():
+ * new guests are expected, times (-e) need the order of all events, or it is a second ago.
  */
 static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
@@ -4561,19 +4562,23 @@ static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
     /* In a nap, a CPU with 1.2 million events a second fills half of the default buffer. */
     if (options.kib < DEFAULT_KIB)
         nap = NAP * options.kib / DEFAULT_KIB;
-    if (nap < SHORT_NAP || t < attentive)
+    if (nap < SHORT_NAP)
         nap = SHORT_NAP;
+    uint64_t brisk = options.write == NULL ? SHORT_NAP : NAP / 2; /* each look costs room there */
+    if (t < attentive && nap > brisk)
+        nap = brisk;
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, false, unblocked);
-    /* With -w a few events do not wake kvmstat: it looks for those of new guests by itself. */
-    uint64_t look = now(CLOCK_MONOTONIC) + nap;
-    wait_until(options.write != NULL && t < attentive && look < end ? look : end, true, unblocked);
+    /* With -w a few events do not wake kvmstat: it looks for them by itself. */
+    uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
+    wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
     if (trace.new_vms >= 0 && read(trace.new_vms, event, sizeof(event)) > 0) {
         attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
         due = 0;
     }
-    return now(CLOCK_MONOTONIC) < attentive;
+    t = now(CLOCK_MONOTONIC);
+    return t < attentive || options.table != USUAL || t >= reading.drained + NSEC;
 }
 
 /*
@@ -5148,10 +5153,10 @@ static void report_host(void)
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
         end += options.interval;
         for (bool over = false; !over;) {
-            bool attentive = wait_for_events(end, &unblocked);
+            bool all = wait_for_events(end, &unblocked);
             uint64_t t = now(CLOCK_MONOTONIC);
             over = t >= end;
-            drain(over ? end : t, over || attentive);
+            drain(over ? end : t, over || all);
             if (world.fresh)
                 find_vcpus(false);
         }

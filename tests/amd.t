@@ -105,6 +105,10 @@ ok $? "a halt costs what user space slept at it, and port I/O something"
 awk -F'\t' '$3 ~ /0x/ && $7 != "-" { n++; bad += $7 <= 0 || $9 < $7 || $8 < $9 } END { exit n < 4 || bad }' \
 	keys/out.mmio keys/out.ioport
 ok $? "and each access its own"
+for table in vmexit mmio ioport; do
+	same_rows 1 4 "$(head -n "$(wc -l <keys/out.$table)" keys/again.$table)" "$(cat keys/out.$table)" \
+		"-r of what -w -e $table wrote has the same rows"
+done
 
 like "$(cat full/err)" '^kvmstat: events lost: [0-9]+ on CPU' \
 	"losses are reported where the host's own buffer would drop events"

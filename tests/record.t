@@ -368,5 +368,17 @@ wait "$kvm"
 is "$(grep "^$soon" "$tmp/brief.out" | cut -f 1-3,12)" \
 	"$soon	0	$(expected o 20 <"$tmp/soon.out" | cut -f 3)	soon" \
 	"-w: a guest that ends within an interval has its vCPU and its name"
+# The same of one that was there before, and of which nothing was seen up to then.
+start_guest early -d -n 20 -l o -w -N -name guest=early
+early=$pid early_in=$hold
+start_kvmstat seen -Hn -w "$tmp/seen.dat" 3 1
+kvm=$pid
+echo >&"$early_in"
+until_true 5 test -s "$tmp/early.out"
+sleep 1.3
+end "$early"
+wait "$kvm"
+is "$(grep "	early$" "$tmp/seen.out" | cut -f 1-3)" "$early	0	$(expected o 20 <"$tmp/early.out" | cut -f 3)" \
+	"-w: and so has one that was there before"
 
 done_testing
