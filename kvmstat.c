@@ -2567,16 +2567,38 @@ static void open_output(void)
     }
 }
 
-/* A new file in the recording's directory, of the given name; -1 with errno. */
+/*
+ * Gives the file fd, which has no name yet, one in the recording's directory; if fd is -1,
+ * makes a file there.  A descriptor of it; -1 with errno, and name is empty.
+ */
+static int name_file(int fd, char name[static NAME_MAX + 1])
+{
+    char path[64];
+    int r = -1;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && r < 0; i++) {
+        snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
+        if (fd < 0)
+            r = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        else if (linkat(AT_FDCWD, path, output.dir, name, AT_SYMLINK_FOLLOW) == 0)
+            r = fd;
+    }
+    if (r < 0)
+        name[0] = '\0';
+    return r;
+}
+
+/*
+ * A new file in the recording's directory, without a name, which goes with its descriptor;
+ * but with one where the file system (NFS, for one) cannot make such.  -1 with errno.
+ */
 static int create_file(char name[static NAME_MAX + 1])
 {
-    int fd = -1;
+    int fd = openat(output.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 
-    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
-        snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
-        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
-    return fd;
+    name[0] = '\0';
+    return fd >= 0 ? fd : name_file(-1, name);
 }
 
 /* Saves the sub-buffer that s read. */
@@ -2585,7 +2607,8 @@ static void save_subbuf(struct stream *s)
     char name[NAME_MAX + 1];
 
     if (s->saved < 0) {
-        if ((s->saved = create_file(name)) < 0 || unlinkat(output.dir, name, 0) != 0)
+        if ((s->saved = create_file(name)) < 0 ||
+            (*name != '\0' && unlinkat(output.dir, name, 0) != 0))
             fail_output();
     }
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
@@ -2782,6 +2805,8 @@ static void finish_recording(void)
     }
     if (done)
         fchmod(fd, output_mode()); /* where the file system has modes */
+    if (done && *name == '\0')
+        done = name_file(fd, name) >= 0;
     done = done && close(fd) == 0 && is_free() &&
            renameat(output.dir, name, output.dir, output.file) == 0;
     if (!done) {

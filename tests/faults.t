@@ -273,7 +273,7 @@ for mode in live record read; do
 	done
 	# What is closed as kvmstat starts; and the recording, in the end.
 	start_runs "$mode" fcntl EBADF '^fcntl[(][012][<,].*F_GETFD'
-	[ "$mode" != record ] || start_runs "$mode" close EIO '[.]kvmstat[.0-9]*>[)]'
+	[ "$mode" != record ] || start_runs "$mode" close EIO '/#[0-9]+'
 	# What waits, a signal can interrupt.
 	start_runs "$mode" write EINTR '^write[(]1<'
 	[ "$mode" = read ] || start_runs "$mode" read EINTR trace_pipe_raw
