@@ -4804,18 +4804,25 @@ static void put_header(struct text *t, const char *stamp, const int widths[NCOLU
     put_line(t, &line, name_column.name, widths);
 }
 
-/* Says on stderr what was lost since the last report, in one line. */
-static void report_lost(void)
+/*
+ * Says on stderr, in one line, what was lost since the last report; also of what was said
+ * before, if it may be missing in this one, which starts at the given time.
+ */
+static void report_lost(uint64_t start)
 {
     struct text t = {.s = NULL};
     char part[64];
 
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct stream *s = &reading.streams[i];
-        if (s->lost == 0 && !s->lost_more)
+        const char *comma = t.size == 0 ? "" : ",";
+        if (s->lost != 0 || s->lost_more)
+            snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", comma, s->lost,
+                s->lost_more ? " and more" : "", s->cpu);
+        else if (s->gap > start)
+            snprintf(part, sizeof(part), "%s as before on CPU %d", comma, s->cpu);
+        else
             continue;
-        snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", t.size == 0 ? "" : ",", s->lost,
-            s->lost_more ? " and more" : "", s->cpu);
         put_bytes(&t, part, strlen(part));
         metrics.lost += s->lost;
         s->lost = 0;
@@ -5143,7 +5150,7 @@ static void report(uint64_t start, uint64_t end, bool last)
         look_at_host(end);
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
-    report_lost();
+    report_lost(start);
     if (options.metrics)
         report_metrics();
     format_stamp(end, stamp, sizeof(stamp));

@@ -30,6 +30,9 @@ is "$?$(cat "$tmp/out" "$tmp/err")" \
 "$kvmstat" -H -r "$captures/svm-6.1-overrun.dat" >"$tmp/out" 2>"$tmp/err"
 is "$? $(cat "$tmp/err")" "3 kvmstat: $captures/svm-6.1-overrun.dat: events lost: 15721 on CPU 0 \
 (record with larger buffers)" "events that a recording lost are said, and the status is 3"
+"$kvmstat" -H -T u -r "$captures/svm-6.1-overrun.dat" 0.01 2>&1 | cut -f 1,4 | cut -d : -f 4- >"$tmp/out"
+is "$(awk '/as before/ { n++; getline; last = $0 } END { print n, last }' "$tmp/out")" $'8 16.35\t37' \
+	"before each report that may lack some of them: the first event after them is in the one of 16.35"
 
 # Intervals, against a count of what trace-cmd shows: kvm_exit by interval and thread.
 interval=0.01
