@@ -216,6 +216,7 @@ struct thread {
     struct tally pending; /* counts that no event has given to a vCPU yet */
     long seen;            /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
     bool told;            /* its events carry the vCPU's number */
+    bool moved;           /* they do not, and it ran more than one */
     bool fresh;           /* new since vCPUs were last looked for */
     bool active;          /* it had an event since the last report */
     enum last_exit last_exit;   /* what is known of its last exit */
@@ -1767,6 +1768,7 @@ static struct vcpu *find_vcpu(struct thread *t)
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* It ran two of them: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
+        t->moved = true;
         return NULL;
     }
     if (id < 0 && before != NULL)
@@ -2011,11 +2013,12 @@ static void recall_present(uint64_t start, uint64_t end)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        g->alive = true;
+        g->alive = g->nvcpus == 0; /* not known yet */
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
-            v->here =
-                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start));
+            bool told = v->id != UNKNOWN_VCPU;
+            v->here = told && (v->first == 0 || (v->first <= end && v->last > start));
+            g->alive |= v->here || !told;
         }
     }
 }
@@ -2657,19 +2660,22 @@ static void put_option(struct text *t, enum option option, const char *data, siz
     put_bytes(t, data, size);
 }
 
-/* Saves which vCPU t ran last: it ends, or the recording does. */
+/* Saves which vCPU t ran, if it was one, or can be told: it ends, or the recording does. */
 static void save_thread(const struct thread *t)
 {
+    bool known = t->vcpu != NULL && (t->told || !t->moved);
+
     if (options.write != NULL)
-        put_entry(&t->guest->ended, t->vcpu == NULL ? UNKNOWN_VCPU : t->vcpu->id, t->tid);
+        put_entry(&t->guest->ended, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
 }
 
-/* The thread that ran vCPU id of g before there was an event of it; 0 if nothing tells. */
+/* The thread that ran vCPU id of g, and no other one, by debugfs; 0 if that does not tell. */
 static int early_thread(const struct guest *g, long id)
 {
     for (size_t i = 0; i < world.nvms; i++) {
         int tid = world.vms[i].guest == g ? last_thread(&world.vms[i], id) : 0;
-        if (tid > 0)
+        const struct thread *t = known_thread(tid);
+        if (tid > 0 && (t == NULL || !t->moved))
             return tid;
     }
     return 0;
@@ -5136,7 +5142,7 @@ static void say_nothing(void)
         complain("no virtual machine is running%s", where);
 }
 
-/* Reports the interval between two times of the trace clock; the last one of a recording or not. */
+/* Reports the interval between two times of the trace clock, which is the last one or not. */
 static void report(uint64_t start, uint64_t end, bool last)
 {
     static struct text t;
@@ -5192,7 +5198,7 @@ static void report_host(void)
             if (world.fresh)
                 find_vcpus(false);
         }
-        report(end - options.interval, end, false);
+        report(end - options.interval, end, n + 1 == options.count);
     }
 }
 

@@ -64,6 +64,11 @@ perl -0777 -pe 's/\x0d\x00(\x22\x00\x00\x00guest)/\x63\x00$1/; s/271 vcpu0/271 v
 	"$captures/arm64-6.1-mix2.dat" >"$tmp/unnamed.dat"
 is "$("$kvmstat" -H -n -r "$tmp/unnamed.dat" | cut -f1-3,12)" $'271\t7\t202\tvcpu7\n272\t?\t206\tother' \
 	"without GUEST options: the thread's own id and name, and the vCPU that the name tells"
+whole=$("$kvmstat" -H -r "$tmp/unnamed.dat")
+for interval in 0.0{10..99}; do
+	"$kvmstat" -H -r "$tmp/unnamed.dat" "$interval" | sums /dev/stdin | cmp -s - <(sort <<<"$whole") || echo "$interval"
+done >"$tmp/differ"
+is "$(cat "$tmp/differ")" "" "and no exit for MMIO is taken for another one where an interval ends"
 
 # -w: a host with guests that come, go, do nothing, and have strange names.
 start_guest idle -P -N -name $'id\\le\e[1m'

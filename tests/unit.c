@@ -1585,6 +1585,26 @@ static void test_find_vcpu(void)
         "one thread that runs two vCPUs counts for each of them");
 }
 
+/* What a recording keeps of a thread that went from one vCPU to another, where events do not tell.
+ */
+static void test_moved(void)
+{
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    add_vcpu(TID, 1);
+    add_thread(TID, TID, 0);
+    struct thread *t = known_thread(TID);
+    options.write = "a recording";
+    save_thread(t);
+    t->seen = 1; /* as debugfs tells */
+    ok(find_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
+    save_thread(t);
+    options.write = NULL;
+    const uint8_t *entries = (const uint8_t *)t->guest->ended.s;
+    ok(entry_vcpu(entries, 0) == 0 && entry_vcpu(entries, 1) == UNKNOWN_VCPU,
+        "no vCPU has all that it counted, in a recording");
+}
+
 /* A CPU whose last event was of a thread that is forgotten since. */
 static void forget_last_thread(void)
 {
@@ -2584,6 +2604,7 @@ int main(int argc, char **argv)
     test_ignored();
     test_threads();
     test_find_vcpu();
+    test_moved();
     test_forget();
     test_event_types();
     test_event_times();
