@@ -70,7 +70,7 @@
 #define BIRTHS 4096               /* thread creations remembered */
 #define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
-#define MAX_KNOWN (1u << 17)      /* -r: threads, or vCPUs, beyond any host's */
+#define MAX_KNOWN (1u << 17)      /* -r: guests, threads, or vCPUs, beyond any host's */
 #define MAX_QUIET 1000000u        /* -r: reports without an event, in a row */
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
@@ -188,6 +188,7 @@ struct guest {
     char *name;          /* -n, -w: the guest's name, as bytes; else NULL */
     struct vcpu **vcpus; /* in order of their numbers */
     size_t nvcpus;       /* how many */
+    bool asked;          /* -p asks for it, or there is no -p */
     bool alive;          /* the process still has vCPUs */
     bool busy;           /* it had events in this interval */
     bool look;           /* one of its threads' vCPUs is being looked for */
@@ -301,6 +302,12 @@ struct symbol {
     char name[40];  /* its name, of printable characters */
 };
 
+/* The name of a thread, as a recording tells it. */
+struct command {
+    uint64_t tid;  /* its id */
+    char name[16]; /* its name: the kernel keeps no more (TASK_COMM_LEN) */
+};
+
 /* How an exit reason is counted. */
 struct reason {
     uint64_t code;        /* the reason's number */
@@ -355,13 +362,14 @@ static struct {
 
 /* The recording that is reported (-r).  Times are by its own trace clock. */
 static struct {
-    char *name;        /* its path, as it can be printed */
-    int fd;            /* it */
-    uint64_t size;     /* bytes */
-    uint64_t at;       /* where the next ones of its header are */
-    char *commands;    /* names of threads: lines of an id, a blank and a name */
-    uint64_t from;     /* where its first interval starts; 0: at the first event */
-    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
+    char *name;               /* its path, as it can be printed */
+    int fd;                   /* it */
+    uint64_t size;            /* bytes */
+    uint64_t at;              /* where the next ones of its header are */
+    struct command *commands; /* names of threads, in order of id */
+    size_t ncommands;         /* how many */
+    uint64_t from;            /* where its first interval starts; 0: at the first event */
+    uint64_t until;           /* the end of what it has all events of; UINT64_MAX: the last one */
     uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
     char clock[16];    /* its trace clock; empty if it does not tell */
     uint64_t total;    /* bytes of sub-buffers in the tables that were read */
@@ -374,7 +382,7 @@ static struct {
     char file[NAME_MAX + 1]; /* its name in it */
     struct text formats;     /* the part of its header that describes sub-buffers and events */
     struct text clock;       /* trace_clock */
-    struct text commands;    /* names of threads, as in input */
+    struct text commands;    /* names of threads: lines of an id, a blank and a name */
     struct text guests;      /* the GUEST options of those that are gone */
 } output = {.dir = -1};
 
@@ -452,6 +460,7 @@ static const struct {
     const char *name;    /* in the command line, and over the keys */
     const char *meaning; /* for -h */
 } tables[NTABLES] = {
+    [USUAL] = {"", NULL},
     [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it"},
     [MMIO] = {"mmio", "the guest physical address, and R or W"},
     [IOPORT] = {"ioport", "the port, and in or out"},
@@ -1401,6 +1410,13 @@ static char *name_in_command(const char *command, size_t size)
     return NULL;
 }
 
+static int compare_commands(const void *a, const void *b)
+{
+    const struct command *x = a, *y = b;
+
+    return x->tid < y->tid ? -1 : x->tid > y->tid;
+}
+
 /* The name of thread tid, cut to size bytes; false if it is not known. */
 static bool comm_of(int tid, char *name, size_t size)
 {
@@ -1413,17 +1429,12 @@ static bool comm_of(int tid, char *name, size_t size)
             name[n - 1] = '\0'; /* the newline */
         return n > 0;
     }
-    for (const char *line = input.commands; line != NULL && *line != '\0';) {
-        const char *rest = line;
-        uint64_t id;
-        size_t length = strcspn(line, "\n");
-        if (parse_digits(&rest, INT_MAX, &id) && id == (uint64_t)tid && *rest == ' ') {
-            snprintf(name, size, "%.*s", (int)(line + length - rest - 1), rest + 1);
-            return true;
-        }
-        line += length + (line[length] == '\n');
-    }
-    return false;
+    const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
+    if (input.ncommands != 0)
+        known = bsearch(&key, input.commands, input.ncommands, sizeof(key), compare_commands);
+    if (known != NULL)
+        snprintf(name, size, "%s", known->name);
+    return known != NULL;
 }
 
 /* The name of pid's guest, else of the process, else `?', to be freed. */
@@ -1448,12 +1459,22 @@ static char *name_of(int pid)
     return copy(command);
 }
 
-/* Ends kvmstat if n, the threads or the vCPUs that a recording has, are more than are read. */
+/* Ends kvmstat if n, the guests, threads or vCPUs of a recording, are more than are read. */
 static void limit_known(size_t n)
 {
     if (is_recorded() && n > MAX_KNOWN)
-        fail("%s: more than %u threads or vCPUs (damaged, or recorded for too long)", input.name,
-            MAX_KNOWN);
+        fail("%s: more than %u guests, threads or vCPUs (damaged, or recorded for too long)",
+            input.name, MAX_KNOWN);
+}
+
+/* Whether -p asks for process pid, or there is no -p. */
+static bool is_asked_for(int pid)
+{
+    for (size_t i = 0; i < options.npids; i++) {
+        if (options.pids[i] == pid)
+            return true;
+    }
+    return options.npids == 0;
 }
 
 /* The place of pid in world.guests, or where it would be. */
@@ -1478,8 +1499,10 @@ static struct guest *guest_of(int pid)
 
     if (i < world.nguests && world.guests[i]->pid == pid)
         return world.guests[i];
+    limit_known(world.nguests + 1);
     struct guest *g = create(sizeof(*g));
     g->pid = pid;
+    g->asked = is_asked_for(pid);
     if (options.names || options.metrics || options.write != NULL)
         g->name = name_of(pid);
     world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
@@ -2137,16 +2160,6 @@ static void forget_guests(void)
     world.nguests = kept;
 }
 
-/* Whether -p asks for process pid, or there is no -p. */
-static bool is_asked_for(int pid)
-{
-    for (size_t i = 0; i < options.npids; i++) {
-        if (options.pids[i] == pid)
-            return true;
-    }
-    return options.npids == 0;
-}
-
 /* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
@@ -2154,7 +2167,7 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 
     for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
         counted |= v->tally.counts[i] != 0;
-    return is_asked_for(g->pid) && (counted || (g->alive && v->here));
+    return g->asked && (counted || (g->alive && v->here));
 }
 
 /*
@@ -3101,7 +3114,7 @@ static void find_metrics(void)
 /* Which vCPUs are instances: those with a row; and `?', or its counts would come and go. */
 static bool is_instance(const struct guest *g, const struct vcpu *v)
 {
-    return has_row(g, v) || (v->id == UNKNOWN_VCPU && g->alive && is_asked_for(g->pid));
+    return has_row(g, v) || (v->id == UNKNOWN_VCPU && g->alive && g->asked);
 }
 
 /*
@@ -4315,6 +4328,26 @@ static void take_format(const char *system)
     free(text);
 }
 
+/* Takes the names of threads from text, which is freed: lines of an id, a blank and a name. */
+static void take_commands(char *text)
+{
+    for (char *line = text, *next; *line != '\0'; line = next) {
+        const char *rest = line;
+        struct command command;
+        next = line + strcspn(line, "\n");
+        if (*next != '\0')
+            *next++ = '\0';
+        if (!parse_digits(&rest, INT_MAX, &command.tid) || *rest != ' ')
+            continue;
+        snprintf(command.name, sizeof(command.name), "%s", rest + 1);
+        input.commands = grow(input.commands, input.ncommands, sizeof(command));
+        input.commands[input.ncommands++] = command;
+    }
+    if (input.ncommands > 1)
+        qsort(input.commands, input.ncommands, sizeof(struct command), compare_commands);
+    free(text);
+}
+
 /* Takes the descriptions of sub-buffers and events, and the threads' names. */
 static void take_formats(void)
 {
@@ -4337,7 +4370,7 @@ static void take_formats(void)
     skip(take_number(4)); /* kallsyms */
     skip(take_number(4)); /* formats of trace_printk() */
     uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
-    input.commands = take_text(kept, MAX_COMMANDS);
+    take_commands(take_text(kept, MAX_COMMANDS));
     skip(size - kept);
 }
 
@@ -4348,7 +4381,8 @@ static void take_guest(uint64_t end)
 
     take_string(name, sizeof(name));
     name[strnlen(name, MAX_NAME)] = '\0';
-    uint64_t pid = take_number(8), n = take_count(4, MAX_KNOWN);
+    uint64_t pid = take_number(8), n = take_number(4);
+    limit_known(n);
     uint8_t *entries = (uint8_t *)take_text(n * 8, (size_t)MAX_KNOWN * 8);
     bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
     for (size_t i = 0; i < n; i++) {
@@ -4520,7 +4554,8 @@ static void open_input(void)
         events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
     const char *missed = choose_events(software);
     if (missed != NULL)
-        fail("%s: has no %s (record with trace-cmd record -e kvm)", input.name, missed);
+        fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
+            missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
 }
 
 /*

@@ -110,7 +110,7 @@ is "$("$kvmstat" -H -e vmexit -k count -r "$captures/vmx-6.1-mix2irq.dat" | head
 	"EPT_MISCONFIG 150" "-k count: the most frequent first"
 "$kvmstat" -H -e ioport -r "$captures/arm64-6.1-mix2.dat" >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $captures/arm64-6.1-mix2.dat: has no kvm/kvm_pio (record with \
-trace-cmd record -e kvm)" "what a recording has no events for is said"
+kvmstat -w -e ioport, or trace-cmd record -e kvm)" "what a recording has no events for is said"
 
 # A host of its own.
 start_guest idle -P -v 2

@@ -270,17 +270,17 @@ says "of a version that is not known (it has to be 6)" "$tmp/version8.dat"
 edit text.dat 's/flyrecord/latency  /'
 says "a text, no events (make one with trace-cmd record)" "$tmp/text.dat"
 edit sched.dat 's/name: kvm_(exit|userspace_exit)\n/"name: xxx_$1\n"/ge'
-says "has no kvm/kvm_exit (record with trace-cmd record -e kvm)" "$tmp/sched.dat"
+says "has no kvm/kvm_exit (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/sched.dat"
 for event in kvm_inj_virq kvm_emulate_insn kvm_mmio; do
 	edit "$event.dat" "s/name: $event\n/'name: x' . substr('$event', 1) . \"\n\"/e"
-	says "has no kvm/$event (record with trace-cmd record -e kvm)" "$tmp/$event.dat"
+	says "has no kvm/$event (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/$event.dat"
 	"$kvmstat" -e vmexit -r "$tmp/$event.dat" >/dev/null
 	is $? 0 "and it does not matter to -e vmexit"
 done
 edit software.dat 's/name: kvm_(exit|inj_virq)\n/"name: xxx_$1\n"/ge'
-says "has no kvm/kvm_inj_virq (record with trace-cmd record -e kvm)" "$tmp/software.dat"
+says "has no kvm/kvm_inj_virq (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/software.dat"
 perl -0777 -pe 's/name: kvm_mmio\n/name: xvm_mmio\n/' "$captures/arm64-6.1-mix2.dat" >"$tmp/arm64.dat"
-says "has no kvm/kvm_mmio (record with trace-cmd record -e kvm)" "$tmp/arm64.dat"
+says "has no kvm/kvm_mmio (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/arm64.dat"
 edit cpus.dat 'substr($_, index($_, "options  ") - 4, 4) = "\0\0\0\x80"'
 like "$("$kvmstat" -r "$tmp/cpus.dat" 2>&1)" "^kvmstat: $tmp/cpus.dat: byte [0-9]+: a number that cannot be .damaged" \
 	"-r of 2^31 CPUs"
@@ -293,12 +293,16 @@ edit twice.dat 'substr($_, $end + 26, 16) = substr($_, $end + 10, 16); substr($_
 like "$("$kvmstat" -r "$tmp/twice.dat" 2>&1)" "byte [0-9]+: sub-buffers past the end of the file, or twice" \
 	"-r of CPUs that share sub-buffers"
 edit guest.dat 's/(guest\0.{8})..../$1\xff\xff\xff\x7f/s'
-like "$("$kvmstat" -r "$tmp/guest.dat" 2>&1)" "byte [0-9]+: a number that cannot be" "-r of a guest of 2^31 vCPUs"
+many='more than 131072 guests, threads or vCPUs (damaged, or recorded for too long)'
+says "$many" "$tmp/guest.dat"
 perl -0777 -pe 'sub guest { my $from = shift;
 	my $body = "x\0" . pack("QL", 700, 70000) . join "", map { pack("LL", $from + $_, $from + $_) } 1 .. 70000;
 	return pack("SL", 13, length $body) . $body; }
 	s/(options  \0)/$1 . guest(0) . guest(70000)/e' "$captures/svm-6.1-mix2.dat" >"$tmp/many.dat"
-says "more than 131072 threads or vCPUs (damaged, or recorded for too long)" "$tmp/many.dat"
+says "$many" "$tmp/many.dat"
+perl -0777 -pe 'my $guests = join "", map { pack("SL", 13, 22) . "x\0" . pack("QLLL", $_, 1, 0xffffffff, 0) } 1 .. 131073;
+	s/(options  \0)/$1$guests/' "$captures/svm-6.1-mix2.dat" >"$tmp/guests.dat"
+says "$many" "$tmp/guests.dat"
 perl -0777 -pe '/guest\0.{12}(.{8})/s or die; my (undef, $tid) = unpack("LL", $1);
 	sub one { my ($pid, $vcpu) = @_;
 		my $body = "x\0" . pack("QLLL", $pid, 1, $vcpu, $tid);

@@ -2502,11 +2502,14 @@ static void test_rows(void)
     int pids[] = {7, 99};
     options.pids = pids;
     options.npids = SIZE(pids);
+    guest_of(8)->asked = is_asked_for(8);
     is_rows("", false,
         "    99    2 |      0 :      0      0      0      0      0 |      0      0      1\n",
         "-p leaves other processes' rows out");
     pids[0] = 8;
     options.npids = 1;
+    guest_of(8)->asked = is_asked_for(8);
+    guest_of(99)->asked = is_asked_for(99);
     is_rows("", false, "     8  255" ZEROS "\n", "-p has rows of vCPUs that do nothing");
     options.pids = NULL;
     options.npids = 0;
