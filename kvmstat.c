@@ -3260,7 +3260,10 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
     struct mmv_value *values = mmv_vcpus_of(f, n).values;
     size_t at = 0;
 
-    values[at++].value = n;
+    uint64_t present = 0;
+    for (size_t i = 0; i < n; i++)
+        present += rows[i].guest->alive && rows[i].vcpu->here;
+    values[at++].value = present;
     values[at++].value = metrics.lost;
     values[at++].value = options.interval;
     for (int c = 0; c < NCOUNTERS; c++) {
@@ -3494,6 +3497,7 @@ static void start_janitor(void)
     close(life[1]);
     for (int fd = 0; fd <= 2; fd++)
         close(fd); /* the reader of a pipe must see its end */
+    keep_capabilities(1u << DAC_OVERRIDE);
     if (chdir("/") != 0)
         errno = 0; /* then it keeps a file system from being unmounted, no more */
     while (read(life[0], &c, 1) < 0 && errno == EINTR)
@@ -3582,7 +3586,7 @@ static _Noreturn void leave_by_signal(int sig)
 {
     sigset_t all;
 
-    if (output.dir >= 0)
+    if (output.dir >= 0 && reading.start != 0)
         drain(now(CLOCK_MONOTONIC), true);
     remove_metrics();
     clean_up();
@@ -3914,6 +3918,25 @@ static void set_buffers(void)
     reading.chunk = reading.page.size;
 }
 
+/*
+ * Waits for the turn of this kvmstat to make its instance: what another one that starts finds
+ * half made it would take for a dead one's.  False with errno; a signal ends it.
+ */
+static bool lock_instances(void)
+{
+    sigset_t before;
+    int r;
+
+    block_signals(false, &before); /* the other one may be stopped */
+    do
+        r = flock(trace.instances, LOCK_EX);
+    while (r != 0 && errno == EINTR && signalled == 0);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (signalled != 0)
+        leave_by_signal(signalled);
+    return r == 0;
+}
+
 /* Sets everything up and starts tracing. */
 static void start_tracing(void)
 {
@@ -3925,8 +3948,7 @@ static void start_tracing(void)
     }
     int tracefs = open_tracefs();
     trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* What another kvmstat that starts finds half made it would take for a dead one's. */
-    if (trace.instances < 0 || flock(trace.instances, LOCK_EX) != 0)
+    if (trace.instances < 0 || !lock_instances())
         fail_errno("/sys/kernel/tracing/instances");
     close(tracefs);
     if (!has_capability(SYS_PTRACE))

@@ -146,6 +146,17 @@ end "$living"
 nothing_left
 ok $? "the helper process killed: nothing is left"
 
+# Another one that is stopped while it starts, for which this one waits.
+exec {lock}<"$instances"
+flock "$lock"
+start waiting "$kvmstat" 0.1
+sleep 0.3
+end "$pid"
+is "$status" 143 "SIGTERM ends one that waits for another one's start"
+nothing_left
+ok $? "and nothing is left"
+exec {lock}<&-
+
 # Many starts at a time: none takes another's new instance for a dead one's.
 for i in 1 2 3 4 5 6 7 8; do
 	"$kvmstat" -H 0.1 3 >"$tmp/many$i" 2>"$tmp/many$i.err" &

@@ -24,6 +24,8 @@ until_true 5 grep -q "^$other	0	.*other$" "$tmp/late.out"
 ok $? "another user's guest has its row, with its name"
 is "$(capabilities "$kvm")" 0000000000080022 \
 	"only CAP_DAC_OVERRIDE, CAP_KILL and CAP_SYS_PTRACE are left"
+is "$(capabilities "$(pgrep -P "$kvm")")" 0000000000000002 \
+	"and CAP_DAC_OVERRIDE to the process that removes the instance"
 end "$other"
 start again setpriv --reuid nobody --regid nogroup --clear-groups --inh-caps=-all "$tmp/guest" \
 	-n 300 -l oh -w -N -name guest=again
