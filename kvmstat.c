@@ -429,9 +429,7 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
     [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
     [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
-    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ',
-        "exits because the guest can take an "
-        "interrupt again"},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits when the guest can take an interrupt again"},
     [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
     [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
     [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
@@ -549,11 +547,7 @@ static struct event_type events[NEVENTS] = {
     [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = {[USUAL] = count_mmio, [MMIO] = key_mmio}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .count = {[IOPORT] = key_pio}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .count = {[VMEXIT] = end_by_load}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask", /* all tables need it; see keep_birth() */
-        .count = {[USUAL] = count_nothing,
-            [VMEXIT] = count_nothing,
-            [MMIO] = count_nothing,
-            [IOPORT] = count_nothing}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* for keep_birth() */
 };
 
 /*
@@ -2020,9 +2014,10 @@ static void see_present(uint64_t end)
         const struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus && g->alive; j++) {
             struct vcpu *v = g->vcpus[j];
-            if (v->here)
-                v->last = end;
-            if (v->here && v->first == 0)
+            if (!v->here)
+                continue;
+            v->last = end;
+            if (v->first == 0)
                 v->first = end;
         }
     }
@@ -3559,7 +3554,6 @@ static bool clean_up(void)
     while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
     trace.janitor = 0;
-    trace.hold = -1;
     /* Somebody may have killed the janitor. */
     bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
     if (!removed)
@@ -3635,6 +3629,7 @@ static const char *choose_events(bool software)
 
     for (int i = 0; i < NEVENTS; i++)
         events[i].wanted = events[i].id != 0 && events[i].count[options.table] != NULL;
+    events[TASK_NEWTASK].wanted = events[TASK_NEWTASK].id != 0; /* whatever the table */
     events[KVM_EXIT].wanted &= !software;
     events[KVM_USERSPACE_EXIT].wanted &= software;
     events[KVM_FPU].wanted &= software;
@@ -4305,11 +4300,10 @@ static void expect(const char *wanted)
 /* Takes what tells that this is a file that can be read. */
 static void take_magic(void)
 {
-    char s[16], version[16];
+    char s[16] = "", version[16];
 
-    if (input.size < sizeof(dat_magic))
-        fail("%s: not a recording of trace-cmd or kvmstat", input.name);
-    take(s, strlen(dat_magic));
+    if (input.size >= sizeof(dat_magic))
+        take(s, strlen(dat_magic));
     if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
         fail("%s: not a recording of trace-cmd or kvmstat", input.name);
     take_string(version, sizeof(version));
@@ -4778,18 +4772,20 @@ static uint64_t share(uint64_t part, uint64_t whole)
 /* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
 static void set_key(struct line *line, const struct key *k, const struct key *all)
 {
-    static const struct key none = {.id = 0};
-    bool timed = k == NULL || k->timed != 0;
+    static const struct key none = {.timed = 1}; /* its times are known: 0 */
+
     line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
     if (k != NULL)
         key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
-    k = k == NULL ? &none : k;
+    else
+        k = &none;
+    bool timed = k->timed != 0;
     set_cell(line, COLUMN_COUNT, k->count);
     set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, all->count), true);
     set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, all->total), timed);
     set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
     set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
-    set_hundredths(line, COLUMN_AVERAGE, k->timed == 0 ? 0 : k->total / k->timed / 10, timed);
+    set_hundredths(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, timed);
 }
 
 /* Sets the line of row to that of key k or, if the usual table is reported, of its counters. */
@@ -5096,11 +5092,12 @@ static void check_pids(void)
 static void parse_table(const char *word)
 {
     for (int i = VMEXIT; i < NTABLES; i++) {
-        if (strcmp(word, tables[i].name) == 0)
+        if (strcmp(word, tables[i].name) == 0) {
             options.table = (enum table)i;
+            return;
+        }
     }
-    if (options.table == USUAL || strcmp(word, tables[options.table].name) != 0)
-        usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
+    usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
 }
 
 /* Takes the operand of -k. */
