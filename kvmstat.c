@@ -217,7 +217,7 @@ struct thread {
     struct tally pending; /* counts that no event has given to a vCPU yet */
     long seen;            /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
     bool told;            /* its events carry the vCPU's number */
-    bool moved;           /* they do not, and it ran more than one */
+    bool moved;           /* they do not, and it ran more than one (-r: or nothing told which) */
     bool fresh;           /* new since vCPUs were last looked for */
     bool active;          /* it had an event since the last report */
     enum last_exit last_exit;   /* what is known of its last exit */
@@ -575,7 +575,7 @@ static const struct {
  */
 
 static _Noreturn void leave(int status);
-static void drain(uint64_t until, bool all);
+static void drain(uint64_t until);
 
 /* Whether a recording is reported, not this host. */
 static bool is_recorded(void)
@@ -1782,6 +1782,8 @@ static struct vcpu *find_vcpu(struct thread *t)
     struct vcpu *before = t->vcpu;
     long id = t->seen;
 
+    if (is_recorded() && t->moved)
+        return NULL;
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* It ran two of them: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
@@ -2031,12 +2033,11 @@ static void recall_present(uint64_t start, uint64_t end)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        g->alive = g->nvcpus == 0; /* not known yet */
+        g->alive = true; /* when it ended is known to an interval of the recording only */
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
-            bool told = v->id != UNKNOWN_VCPU;
-            v->here = told && (v->first == 0 || (v->first <= end && v->last > start));
-            g->alive |= v->here || !told;
+            v->here =
+                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start));
         }
     }
 }
@@ -3581,7 +3582,7 @@ static _Noreturn void leave_by_signal(int sig)
     sigset_t all;
 
     if (output.dir >= 0 && reading.start != 0)
-        drain(now(CLOCK_MONOTONIC), true);
+        drain(now(CLOCK_MONOTONIC));
     remove_metrics();
     clean_up();
     finish_recording();
@@ -3887,10 +3888,16 @@ static int open_tracefs(void)
     return fd;
 }
 
-/* Has the kernel say that a buffer has something when so many per cent of it are full. */
+/* With -w, see set_watermark(): a sub-buffer of few events takes as much room as a full one. */
+#define WATERMARK "25"
+
+/*
+ * Has the kernel say that a buffer has something when so many per cent of it are full, or
+ * with 0 at its first event; before Linux 5.0, always so.
+ */
 static void set_watermark(const char *percent)
 {
-    if (write_file(trace.dir, "buffer_percent", percent) != 0 && errno != ENOENT) /* Linux 5.0 */
+    if (write_file(trace.dir, "buffer_percent", percent) != 0 && errno != ENOENT)
         fail_errno("buffer_percent");
 }
 
@@ -3904,8 +3911,8 @@ static void set_buffers(void)
     set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
     /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
     set_in_instance("options/overwrite", "1");
-    /* Wake at the first event, or with -w at the first hundredth; before Linux 5.0, always so. */
-    set_watermark(options.write == NULL ? "0" : "1");
+    set_in_instance("options/block", "0"); /* or poll() says that there is something, always */
+    set_watermark(options.write == NULL ? "0" : WATERMARK);
     if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
         fail_errno("events/header_page");
     if (!parse_header_page(&reading.page, text))
@@ -4019,9 +4026,9 @@ static void poll_buffers(struct pollfd *p, size_t n)
 }
 
 /*
- * Whether there is something to read.  What has nothing must not be read: if its CPU then puts
- * its next event on the page that was read last, and goes on to another page, the kernel gives
- * up that one, the event with it, and tells nobody (rb_get_reader_page(), seen in Linux 6.18).
+ * Whether there is something to read.  What has nothing must not be read: if its CPU just then
+ * puts its next event on the page that was read last, and goes on to another page, the kernel
+ * gives up that one, the event with it, and tells nobody (rb_get_reader_page(), to Linux 6.18).
  */
 static bool is_ready(struct stream *s)
 {
@@ -4124,15 +4131,12 @@ static void sift_down(struct stream **heap, size_t n, size_t i)
     heap[i] = s;
 }
 
-/*
- * Asks the kernel which streams have something to read.  For a recording (-w) little is
- * nothing, unless all is asked for: a sub-buffer of few events takes as much room in
- * it as a full one.
- */
-static void poll_streams(bool all)
+/* Asks the kernel which streams have something to read, be it one event. */
+static void poll_streams(void)
 {
-    if (options.write != NULL && all)
+    if (options.write != NULL)
         set_watermark("0");
+    watch_streams();
     poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
@@ -4140,23 +4144,20 @@ static void poll_streams(bool all)
             p->fd = -1; /* a CPU that was never online */
         reading.streams[i].ready = (p->revents & POLLIN) != 0;
     }
-    if (options.write != NULL && !all)
-        set_watermark("0"); /* what is read is read to its end */
 }
 
 /*
  * Counts all events stamped before the given time, which is not in the future, in
- * the order of their stamps.  One that a CPU is still writing counts the next time,
- * and so may, unless all are asked for, those in buffers that have few.
+ * the order of their stamps.  One that a CPU is still writing counts the next time.
  */
-static void drain(uint64_t until, bool all)
+static void drain(uint64_t until)
 {
     struct stream **heap = reading.heap;
     size_t n = 0;
 
     /* Only now, after the clock was read, can the buffers tell of all before that time. */
     if (!is_recorded())
-        poll_streams(all);
+        poll_streams();
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct stream *s = &reading.streams[i];
         if (s->has_next || ((is_recorded() || s->ready) && fill(s)))
@@ -4179,9 +4180,8 @@ static void drain(uint64_t until, bool all)
             sift_down(heap, n, 0);
     }
     if (options.write != NULL)
-        set_watermark("1");
-    if (all)
-        reading.drained = until;
+        set_watermark(WATERMARK);
+    reading.drained = until;
 }
 
 /* The stamp of the recording's next event; UINT64_MAX if there is none. */
@@ -4416,8 +4416,10 @@ static void take_guest(uint64_t end)
             g->name = copy(name);
         }
         struct thread *t = tid == 0 ? NULL : thread_of((int)tid, g->pid);
-        if (t != NULL && t->guest == g) /* or its id came into use again */
+        if (t != NULL && t->guest == g) { /* or its id came into use again */
             t->vcpu = v;
+            t->moved = own && v == NULL;
+        }
         if (v != NULL) {
             v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
             v->last = last;
@@ -4631,10 +4633,9 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
 /*
  * Waits until there is something to look at or the interval ends.  A quiet host's
  * events wake kvmstat at once: a new guest's threads may be gone soon.  A busy one
- * does not wake it for each event.  Gives whether to look at all CPUs, see poll_streams():
- * new guests are expected, times (-e) need the order of all events, or it is a second ago.
+ * does not wake it for each event.
  */
-static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
+static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
     static uint64_t due;       /* when the next look is, at the pace of a busy host */
     static uint64_t attentive; /* until then the naps are short */
@@ -4652,15 +4653,13 @@ static bool wait_for_events(uint64_t end, const sigset_t *unblocked)
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, false, unblocked);
-    /* With -w a few events do not wake kvmstat: it looks for them by itself. */
+    /* With -w few events do not wake kvmstat: it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
     wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
     if (trace.new_vms >= 0 && read(trace.new_vms, event, sizeof(event)) > 0) {
         attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
         due = 0;
     }
-    t = now(CLOCK_MONOTONIC);
-    return t < attentive || options.table != USUAL || t >= reading.drained + NSEC;
 }
 
 /*
@@ -5180,7 +5179,6 @@ static void parse_options(int argc, char **argv)
 /* Finds out, as an interval ends, which vCPUs are there. */
 static void look_at_host(uint64_t end)
 {
-    watch_streams();
     scan_guests();
     see_present(end);
 }
@@ -5245,10 +5243,10 @@ static void report_host(void)
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
         end += options.interval;
         for (bool over = false; !over;) {
-            bool all = wait_for_events(end, &unblocked);
+            wait_for_events(end, &unblocked);
             uint64_t t = now(CLOCK_MONOTONIC);
             over = t >= end;
-            drain(over ? end : t, over || all);
+            drain(over ? end : t);
             if (world.fresh)
                 find_vcpus(false);
         }
@@ -5276,7 +5274,7 @@ static void report_recording(void)
     keep_capabilities(0);
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
-    drain(0, true);
+    drain(0);
     uint64_t end = input.from != 0 ? input.from : next_time();
     end = end == UINT64_MAX ? 0 : end;
     do {
@@ -5284,13 +5282,13 @@ static void report_recording(void)
         end = options.interval == 0 || input.until - end < options.interval
                   ? input.until
                   : end + options.interval;
-        drain(end, true);
+        drain(end);
         more = has_end ? end < input.until : next_time() != UINT64_MAX;
         if (!more && !has_end)
             end = last_time();
         if (more)
             limit_quiet(end, next_time() < input.until ? next_time() : input.until);
-        report(start, end, !more);
+        report(start, end, !more || n + 1 == options.count);
     } while (more && ++n != options.count);
 }
 

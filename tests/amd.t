@@ -112,6 +112,7 @@ done
 
 like "$(cat full/err)" '^kvmstat: events lost: [0-9]+ on CPU' \
 	"losses are reported where the host's own buffer would drop events"
+is "$(cat full/block)" 0 "the host's own option block is not inherited"
 is "$(cut -f1 reused/second)" "$(cat reused/thread)" "a thread's id comes into use again for a process"
 counted reused/second 0 "3 7" "that process's guest, gone before it was looked at"
 counted recorded/guest 0 "3 4 7 8 10" "recorded by trace-cmd"

@@ -150,8 +150,10 @@ ok $? "the helper process killed: nothing is left"
 exec {lock}<"$instances"
 flock "$lock"
 start waiting "$kvmstat" 0.1
-sleep 0.3
-end "$pid"
+until_true 10 grep -q -- "-> FLOCK .* $pid " /proc/locks
+kill -TERM "$pid"
+until_true 5 test ! -e "/proc/$pid"
+end "$pid" KILL
 is "$status" 143 "SIGTERM ends one that waits for another one's start"
 nothing_left
 ok $? "and nothing is left"

@@ -64,6 +64,22 @@ perl -0777 -pe 's/\x0d\x00(\x22\x00\x00\x00guest)/\x63\x00$1/; s/271 vcpu0/271 v
 	"$captures/arm64-6.1-mix2.dat" >"$tmp/unnamed.dat"
 is "$("$kvmstat" -H -n -r "$tmp/unnamed.dat" | cut -f1-3,12)" $'271\t7\t202\tvcpu7\n272\t?\t206\tother' \
 	"without GUEST options: the thread's own id and name, and the vCPU that the name tells"
+# with_options NAME PERL: a copy of that capture with the options that PERL gives before its own
+with_options() {
+	perl -0777 -pe 'sub option { my ($type, $body) = @_; return pack("SL", $type, length $body) . $body; }
+		my $options = do { '"$2"' };
+		my $cpus = unpack("L", substr($_, index($_, "options  ") - 4, 4));
+		s/(options  \0)/$1$options/;
+		for my $cpu (0 .. $cpus - 1) { # where its sub-buffers are now
+			my $at = \substr($_, index($_, "flyrecord") + 10 + 16 * $cpu, 8);
+			$$at = pack("Q", unpack("Q", $$at) + length $options);
+		}' "$captures/arm64-6.1-mix2.dat" >"$tmp/$1"
+}
+with_options moved.dat 's/\x0d\x00(\x22\x00\x00\x00guest)/\x63\x00$1/;
+	option(9, "kvmstat, reports from 1 to 9000000000000000000 ns\0") .
+		option(13, "x\0" . pack("QL(LL)2(QQ)2", 270, 2, 0xffffffff, 271, 1, 272, (1, 9e18) x 2))'
+is "$("$kvmstat" -H -r "$tmp/moved.dat" | cut -f1-3)" $'270\t1\t206\n270\t?\t202' \
+	"what kvmstat recorded of a thread without a vCPU is in no vCPU's row"
 whole=$("$kvmstat" -H -r "$tmp/unnamed.dat")
 for interval in 0.0{10..99}; do
 	"$kvmstat" -H -r "$tmp/unnamed.dat" "$interval" | sums /dev/stdin | cmp -s - <(sort <<<"$whole") || echo "$interval"
@@ -134,7 +150,7 @@ is "$?$("$kvmstat" -H -r "$tmp/dir/stdout.dat" | wc -l)" 13 "stdout is full: a r
 start_kvmstat killed -w "$tmp/dir/KILL.dat" 60
 sleep 0.2
 end "$pid" KILL
-strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:signal=KILL:when=2 \
+strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:signal=KILL \
 	"$kvmstat" -w "$tmp/dir/copied.dat" 0.3 1 >/dev/null 2>&1
 is $? 137 "-w, killed while it puts the recording together"
 is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
@@ -303,17 +319,8 @@ says "$many" "$tmp/many.dat"
 perl -0777 -pe 'my $guests = join "", map { pack("SL", 13, 22) . "x\0" . pack("QLLL", $_, 1, 0xffffffff, 0) } 1 .. 131073;
 	s/(options  \0)/$1$guests/' "$captures/svm-6.1-mix2.dat" >"$tmp/guests.dat"
 says "$many" "$tmp/guests.dat"
-perl -0777 -pe '/guest\0.{12}(.{8})/s or die; my (undef, $tid) = unpack("LL", $1);
-	sub one { my ($pid, $vcpu) = @_;
-		my $body = "x\0" . pack("QLLL", $pid, 1, $vcpu, $tid);
-		return pack("SL", 13, length $body) . $body; }
-	my $options = one(700, 0) . one(701, 5);
-	my $cpus = unpack("L", substr($_, index($_, "options  ") - 4, 4));
-	s/(options  \0)/$1$options/;
-	for my $cpu (0 .. $cpus - 1) { # where its sub-buffers are now
-		my $at = \substr($_, index($_, "flyrecord") + 10 + 16 * $cpu, 8);
-		$$at = pack("Q", unpack("Q", $$at) + length $options);
-	}' "$captures/arm64-6.1-mix2.dat" >"$tmp/again.dat"
+with_options again.dat '/guest\0.{12}(.{8})/s or die; my (undef, $tid) = unpack("LL", $1);
+	join "", map { option(13, "x\0" . pack("QLLL", $$_[0], 1, $$_[1], $tid)) } [700, 0], [701, 5]'
 is "$("$kvmstat" -H -r "$tmp/again.dat" | cut -f1-3)" "$(printf '%s\t%s\t%s\n' 268 0 0 268 1 206 700 0 202 701 5 0)" \
 	"-r: a thread id of two guests is that of one, with its own vCPU"
 edit page.dat 'substr($_, 73728 + 8, 4) = pack("L", 0xfffff)'

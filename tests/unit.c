@@ -514,7 +514,7 @@ static void read_until(uint64_t until)
 {
     for (int cpu = 0; cpu < (int)reading.nstreams; cpu++)
         end_page(cpu);
-    drain(until, true);
+    drain(until);
 }
 
 /* kvm_exit of tid on VMX. */
@@ -609,7 +609,7 @@ static const struct difference *difference_in(const struct kvm_row *row, enum co
 /* Counts all that the streams have. */
 static void count_all(void)
 {
-    drain(UINT64_MAX, true);
+    drain(UINT64_MAX);
     settle_exits(UINT64_MAX);
     find_vcpus(true);
 }
@@ -1192,21 +1192,22 @@ static void test_until(void)
     put(1, 300, &leaving);
     read_until(100);
     ok(counts_of(TID, 0)[EXITS] == 0, "an event counts after its time only");
-    drain(200, true);
+    drain(200);
     ok(counts_of(TID, 0)[EXITS] == 2, "events count that are stamped before the end");
-    drain(201, true);
+    drain(201);
     ok(counts_of(TID, 0)[EXITS] == 3, "an event stamped at the end counts the next time");
-    drain(250, false);
-    ok(reading.drained == 201, "where little may wait, a recording does not claim to have all");
-    drain(UINT64_MAX, true);
+    drain(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 4, "all events count once");
-    trace.polls[FIRST_STREAM].fd = -1; /* poll() says nothing of it */
     put(0, 400, &leaving);
     put(1, 400, &leaving);
-    read_until(UINT64_MAX);
+    end_page(0);
+    end_page(1);
+    int fd = reading.streams[0].fd;
+    reading.streams[0].fd = -1; /* poll() says nothing of it */
+    drain(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 5, "a CPU is read if poll() says that it has events");
-    trace.polls[FIRST_STREAM].fd = reading.streams[0].fd;
-    drain(UINT64_MAX, true);
+    reading.streams[0].fd = fd;
+    drain(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 6, "and else the next time");
 }
 
@@ -1221,7 +1222,7 @@ static void test_until_alone(void)
         put(0, time, &leaving);
     read_until(150);
     ok(counts_of(TID, 0)[EXITS] == 50, "one CPU's events count up to the end only");
-    drain(200, true);
+    drain(200);
     ok(counts_of(TID, 0)[EXITS] == 100, "and the others the next time");
 }
 
@@ -1585,8 +1586,7 @@ static void test_find_vcpu(void)
         "one thread that runs two vCPUs counts for each of them");
 }
 
-/* What a recording keeps of a thread that went from one vCPU to another, where events do not tell.
- */
+/* What a recording keeps of a thread that ran several vCPUs, where events do not tell which. */
 static void test_moved(void)
 {
     make_host(SOFTWARE, 1);
@@ -1911,7 +1911,7 @@ static void count_page(uint32_t header, uint64_t commit)
     memcpy(p + 8, &commit, 8);
     memcpy(p + HEADER, &header, 4);
     if (pwrite(reading.streams[0].fd, p, PAGE, 0) == PAGE)
-        drain(UINT64_MAX, true);
+        drain(UINT64_MAX);
 }
 
 static void count_senseless_page(void)
