@@ -70,7 +70,7 @@ for kvm in large small; do
 	late=$(size "$kvm_pid")
 	note "$kvm buffers: KiB resident, descriptors, threads: $early after a third of it, $late at the end"
 	is "${late#* }" "${early#* }" "$kvm buffers: descriptors and threads are as many as before"
-	case $kvmstat in
+	case ${KVMSTAT:-} in
 	*sanitized*) ;; # what is freed stays for a while
 	*)
 		[ "${late%% *}" -le $((${early%% *} + 256)) ]

@@ -150,8 +150,10 @@ is "$?$("$kvmstat" -H -r "$tmp/dir/stdout.dat" | wc -l)" 13 "stdout is full: a r
 start_kvmstat killed -w "$tmp/dir/KILL.dat" 60
 sleep 0.2
 end "$pid" KILL
-strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:signal=KILL \
-	"$kvmstat" -w "$tmp/dir/copied.dat" 0.3 1 >/dev/null 2>&1
+{
+	strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:signal=KILL \
+		"$kvmstat" -w "$tmp/dir/copied.dat" 0.3 1 >/dev/null
+} 2>/dev/null
 is $? 137 "-w, killed while it puts the recording together"
 is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
 	"SIGKILL leaves no file, and nothing else was left by the others"
