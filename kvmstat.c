@@ -240,7 +240,7 @@ struct stream {
     int fd;                /* trace_pipe_raw, or the recording */
     uint64_t at;           /* -r: where in it the next bytes are that were not read yet ... */
     uint64_t left;         /* ... and how many they are */
-    bool ready;            /* the kernel said that there is something, which was not read yet */
+    bool ready;            /* poll_streams() saw something in it, which was not read yet */
     uint8_t *pages;        /* what was read; NULL before the first time */
     size_t nbytes;         /* of it, whole sub-buffers */
     size_t used;           /* of these, up to the end of the sub-buffer that is being read */
@@ -3888,7 +3888,7 @@ static int open_tracefs(void)
     return fd;
 }
 
-/* With -w, see set_watermark(): a sub-buffer of few events takes as much room as a full one. */
+/* Per cent, that wake kvmstat -w: a sub-buffer of few events takes as much room as a full one. */
 #define WATERMARK "25"
 
 /*
@@ -4030,15 +4030,14 @@ static void poll_buffers(struct pollfd *p, size_t n)
  * puts its next event on the page that was read last, and goes on to another page, the kernel
  * gives up that one, the event with it, and tells nobody (rb_get_reader_page(), to Linux 6.18).
  */
-static bool is_ready(struct stream *s)
+static bool is_ready(const struct stream *s)
 {
     struct pollfd p = {.fd = s->fd, .events = POLLIN};
 
-    if (!is_recorded() && !s->ready) {
-        poll_buffers(&p, 1);
-        s->ready = (p.revents & POLLIN) != 0;
-    }
-    return is_recorded() || s->ready;
+    if (is_recorded() || s->ready)
+        return true;
+    poll_buffers(&p, 1);
+    return (p.revents & POLLIN) != 0;
 }
 
 /*
@@ -5176,13 +5175,6 @@ static void parse_options(int argc, char **argv)
  * Reports: of this host, or of a recording.
  */
 
-/* Finds out, as an interval ends, which vCPUs are there. */
-static void look_at_host(uint64_t end)
-{
-    scan_guests();
-    see_present(end);
-}
-
 /* Says, once, that there is nothing to report. */
 static void say_nothing(void)
 {
@@ -5202,10 +5194,12 @@ static void report(uint64_t start, uint64_t end, bool last)
     static bool said;             /* that there is no guest */
     char stamp[64];
 
-    if (is_recorded())
+    if (is_recorded()) {
         recall_present(start, end);
-    else
-        look_at_host(end);
+    } else {
+        scan_guests();
+        see_present(end);
+    }
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
     report_lost(start);
@@ -5267,7 +5261,7 @@ static void limit_quiet(uint64_t end, uint64_t next)
 /* Reports a recording, up to its last event or, of what kvmstat made, to the end that it tells. */
 static void report_recording(void)
 {
-    bool has_end, more;
+    bool has_end, last;
     uint64_t n = 0;
 
     open_input();
@@ -5283,13 +5277,14 @@ static void report_recording(void)
                   ? input.until
                   : end + options.interval;
         drain(end);
-        more = has_end ? end < input.until : next_time() != UINT64_MAX;
+        bool more = has_end ? end < input.until : next_time() != UINT64_MAX;
         if (!more && !has_end)
             end = last_time();
         if (more)
             limit_quiet(end, next_time() < input.until ? next_time() : input.until);
-        report(start, end, !more || n + 1 == options.count);
-    } while (more && ++n != options.count);
+        last = !more || ++n == options.count;
+        report(start, end, last);
+    } while (!last);
 }
 
 int main(int argc, char **argv)

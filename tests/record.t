@@ -313,13 +313,11 @@ like "$("$kvmstat" -r "$tmp/twice.dat" 2>&1)" "byte [0-9]+: sub-buffers past the
 edit guest.dat 's/(guest\0.{8})..../$1\xff\xff\xff\x7f/s'
 many='more than 131072 guests, threads or vCPUs (damaged, or recorded for too long)'
 says "$many" "$tmp/guest.dat"
-perl -0777 -pe 'sub guest { my $from = shift;
-	my $body = "x\0" . pack("QL", 700, 70000) . join "", map { pack("LL", $from + $_, $from + $_) } 1 .. 70000;
-	return pack("SL", 13, length $body) . $body; }
-	s/(options  \0)/$1 . guest(0) . guest(70000)/e' "$captures/svm-6.1-mix2.dat" >"$tmp/many.dat"
+with_options many.dat 'join "", map { my $from = $_;
+	option(13, "x\0" . pack("QL", 700, 70000) . join "", map { pack("LL", $from + $_, $from + $_) } 1 .. 70000)
+	} 0, 70000'
 says "$many" "$tmp/many.dat"
-perl -0777 -pe 'my $guests = join "", map { pack("SL", 13, 22) . "x\0" . pack("QLLL", $_, 1, 0xffffffff, 0) } 1 .. 131073;
-	s/(options  \0)/$1$guests/' "$captures/svm-6.1-mix2.dat" >"$tmp/guests.dat"
+with_options guests.dat 'join "", map { option(13, "x\0" . pack("QLLL", $_, 1, 0xffffffff, 0)) } 1 .. 131073'
 says "$many" "$tmp/guests.dat"
 with_options again.dat '/guest\0.{12}(.{8})/s or die; my (undef, $tid) = unpack("LL", $1);
 	join "", map { option(13, "x\0" . pack("QLLL", $$_[0], 1, $$_[1], $tid)) } [700, 0], [701, 5]'
