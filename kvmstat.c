@@ -43,8 +43,10 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -67,7 +69,10 @@
 #define HEADER_EVERY 20           /* reports of one row under one header */
 #define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
 #define DOUBT NSEC                /* nanoseconds, at most, from an exit to its kvm_mmio */
-#define BIRTHS 4096               /* thread creations remembered */
+#define BIRTHS (1u << 16)         /* births of threads and processes that are remembered */
+#define MAX_PIDS (1u << 22)       /* process ids that the kernel can have (PID_MAX_LIMIT) */
+#define MAX_LOOK (NSEC / 4)       /* nanoseconds that a look at the host's processes may take ... */
+#define LOOK_SHARE 4              /* ... and one in this many of the time that looks take in all */
 #define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
 #define MAX_KNOWN (1u << 17)      /* -r: guests, threads, or vCPUs, beyond any host's */
@@ -78,8 +83,12 @@
 #define MAX_NAME 1023                /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX        /* a vCPU's number when nothing tells it: the row `?' */
 
-#define TRACEFS_MAGIC 0x74726163 /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
-#define DEBUGFS_MAGIC 0x64626720 /* the same */
+#define TRACEFS_MAGIC 0x74726163    /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
+#define DEBUGFS_MAGIC 0x64626720    /* the same */
+#define SYSFS_MAGIC 0x62656572      /* the same */
+#define PROCFS_MAGIC 0x9fa0         /* the same */
+#define INITIAL_PID_NS 0xeffffffcu  /* the inode of /proc/self/ns/pid there: linux/proc_ns.h */
+#define INITIAL_USER_NS 0xeffffffdu /* the same of /proc/self/ns/user */
 
 /*
  * Types
@@ -175,6 +184,7 @@ struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
     bool here;                  /* a virtual machine has it now */
     int instance;               /* -m: its id in PCP; 0: none yet */
+    bool found;                 /* the look that is under way has seen it */
     uint64_t first;             /* end of the first interval at whose end it was there, or 0;
                                    -r: 0 if that is not told, UINT64_MAX if there was none */
     uint64_t last;              /* the same of the last one */
@@ -185,13 +195,23 @@ struct vcpu {
 /* A process that has virtual machines, or had them when it was last heard of. */
 struct guest {
     int pid;             /* the process (not the thread) */
+    uint64_t started;    /* when the process did, in clock ticks since boot; 0 if nothing tells */
     char *name;          /* -n, -w: the guest's name, as bytes; else NULL */
     struct vcpu **vcpus; /* in order of their numbers */
     size_t nvcpus;       /* how many */
     bool asked;          /* -p asks for it, or there is no -p */
-    bool alive;          /* the process still has vCPUs */
-    bool busy;           /* it had events in this interval */
+    bool former;         /* its pid is that of another process by now */
+    bool reused;         /* -m: its pid was that of another guest before */
+    uint64_t gone;       /* when the process was found to have ended; 0 if it was not */
+    bool busy;           /* it has threads that may have events to come */
+    bool forgotten;      /* it is about to be freed */
     bool look;           /* one of its threads' vCPUs is being looked for */
+    bool stale;          /* it may have other vCPUs than those that are known */
+    uint64_t unsettled;  /* until then a virtual machine may be made that was announced */
+    size_t machines;     /* descriptors of virtual machines that it has */
+    size_t directories;  /* of debugfs, of virtual machines that are its own */
+    bool nameless;       /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
+    bool large;          /* its descriptors took long to read: others come before it */
     struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
 };
 
@@ -211,7 +231,8 @@ enum last_exit {
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
     int tid;              /* its id */
-    struct guest *guest;  /* its process */
+    uint64_t gone;        /* when it was found to have ended; 0 if it was not */
+    struct guest *guest;  /* its process; NULL if its id is a new thread's, which had no event */
     struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
     struct tally *tally;  /* where its events count: in vcpu, or in pending */
     struct tally pending; /* counts that no event has given to a vCPU yet */
@@ -232,6 +253,16 @@ struct vm {
     nlink_t links;       /* the directory's: changes when a vCPU is added */
     char name[32];       /* the directory's: PID-FD */
     struct guest *guest; /* its process; NULL if that cannot be told */
+    bool sure;           /* FD is a virtual machine of that process's */
+    bool searched;       /* all processes were searched for it */
+    long *vcpus;         /* the numbers of its vCPUs, as its directory has them */
+    size_t nvcpus;       /* how many; none on arm64 and riscv64 */
+};
+
+/* What is known of a thread's start. */
+struct birth {
+    int tid; /* the thread; 0: none */
+    int pid; /* its process; 0 if nothing tells */
 };
 
 /* A CPU's events. */
@@ -249,9 +280,10 @@ struct stream {
     bool has_next;         /* there is one */
     uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
     uint64_t lost;         /* events lost since the last report */
-    bool lost_more;        /* -r: and more, which no sub-buffer told the number of */
+    bool lost_more;        /* and more, which nothing told the number of */
     int saved;             /* -w: its sub-buffers up to now, in an unnamed file; or -1 */
     uint64_t saved_size;   /* bytes of that */
+    bool marked;           /* -w: the next one tells that events may be missing before it */
     uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
     struct thread *thread; /* that of the last event: most often the next one's too */
 };
@@ -333,19 +365,31 @@ static struct {
 } options;
 
 /* The places in trace.polls. */
-enum { POLL_STDOUT, POLL_NEW_VMS, FIRST_STREAM };
+enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
+
+/* A directory of the instance that inotify watches. */
+struct watch {
+    int wd;        /* by which inotify tells of it */
+    int dir;       /* keeps it in memory: what is not open the kernel may make anew, unwatched */
+    char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
+};
 
 /* The tracefs instance. */
 static struct {
-    int instances;        /* directory of all instances, or -1 */
-    char name[32];        /* this instance's directory in it ... */
-    int dir;              /* ... and that itself, or -1 */
-    int hold;             /* its tracing_on: while it is open nobody can remove the instance */
-    int life;             /* the pipe that ends when this process does, or -1 */
-    pid_t janitor;        /* the process that then removes the instance; 0 before */
-    struct pollfd *polls; /* stdout, then new_vms, then a stream each */
-    int new_vms;          /* inotify: readable when a virtual machine was made; or -1 */
-} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .new_vms = -1};
+    int instances;         /* directory of all instances, or -1 */
+    char name[32];         /* this instance's directory in it ... */
+    int dir;               /* ... and that itself, or -1 */
+    int hold;              /* its tracing_on: while it is open nobody can remove the instance */
+    int life;              /* the pipe that ends when this process does, or -1 */
+    pid_t janitor;         /* the process that then removes the instance; 0 before */
+    struct pollfd *polls;  /* stdout, then world.uevents, then a stream each */
+    int inotify;           /* what others do in the instance; or -1 */
+    struct watch *watches; /* of its directories */
+    size_t nwatches;       /* how many */
+    struct text touched;   /* files that others changed since the last report: their names */
+    bool changed;          /* they have to be set right */
+    size_t ntouched;       /* how many */
+} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .inotify = -1};
 
 /* What is read, of the instance or of a recording. */
 static struct {
@@ -357,6 +401,7 @@ static struct {
     uint64_t start;          /* of the first interval; no event before it counts */
     uint64_t drained;        /* all events before were counted */
     uint64_t gap;            /* the latest of the streams' gaps */
+    uint64_t mended;         /* when others' changes were last set right; 0: there were none */
     bool lossy;              /* some report lost events */
 } reading;
 
@@ -388,21 +433,31 @@ static struct {
 
 /* Everything that is known of guests. */
 static struct {
-    struct guest **guests;   /* in order of pid */
-    size_t nguests;          /* how many */
-    struct thread **threads; /* open hash table by tid */
-    size_t nthreads;         /* how many */
-    size_t space;            /* slots of the table, a power of two */
-    size_t nvcpus;           /* how many all guests have */
-    bool fresh;              /* a thread is new since vCPUs were last looked for */
-    int debugfs;             /* directory kvm of debugfs, or -1 */
-    struct vm *vms;          /* in order of inode */
-    size_t nvms;             /* how many */
-    struct {
-        int tid;      /* the thread that was created */
-        int parent;   /* the thread of the same process that created it */
-    } births[BIRTHS]; /* by tid modulo BIRTHS */
-} world = {.debugfs = -1};
+    struct guest **guests;       /* in order of pid */
+    size_t nguests;              /* how many */
+    struct thread **threads;     /* open hash table by tid */
+    size_t nthreads;             /* how many */
+    size_t space;                /* slots of the table, a power of two */
+    uint64_t odd;                /* the table's multiplier, which nobody else knows */
+    size_t nvcpus;               /* how many all guests have */
+    bool fresh;                  /* a thread is new since vCPUs were last looked for */
+    int proc;                    /* the root of procfs */
+    int debugfs;                 /* directory kvm of debugfs, or -1 */
+    int uevents;                 /* netlink: tells of virtual machines that are made; or -1 */
+    struct vm *vms;              /* in order of inode */
+    size_t nvms;                 /* how many */
+    DIR *search;                 /* of procfs: where the search of all processes is; or NULL */
+    bool search_again;           /* a search is wanted that begins at the first process */
+    uint64_t look_begun;         /* kvmstat's own CPU time when the look that is under way began */
+    uint64_t look_end;           /* when that look has to end */
+    uint64_t next_look;          /* no look before, but for that of a report */
+    bool cut;                    /* the look had to end before it had seen all ... */
+    int largest;                 /* ... in this process */
+    int shortage;                /* what errno was when the host was short of something; else 0 */
+    uint64_t unknown;            /* events since the last report of threads of unknown processes */
+    struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
+    uint8_t pids[MAX_PIDS / 8];  /* -m: a bit for each process id that was a guest's */
+} world = {.proc = -1, .debugfs = -1, .uevents = -1};
 
 /*
  * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
@@ -883,10 +938,10 @@ static ssize_t read_file(int dir, const char *path, char *buf, size_t size)
     return r < 0 ? -1 : (ssize_t)n;
 }
 
-/* Writes s to the existing file path under directory dir.  0, or -1 with errno. */
+/* Writes s to the existing file path under directory dir, alone.  0, or -1 with errno. */
 static int write_file(int dir, const char *path, const char *s)
 {
-    int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+    int fd = openat(dir, path, O_WRONLY | O_TRUNC | O_CLOEXEC);
     size_t size = strlen(s);
 
     if (fd < 0)
@@ -917,7 +972,7 @@ static void find_clock_offset(void)
     static const char key[] = "monotonic";
     char text[256], *s;
 
-    if (read_file(AT_FDCWD, "/proc/self/timens_offsets", text, sizeof(text)) > 0 &&
+    if (read_file(world.proc, "self/timens_offsets", text, sizeof(text)) > 0 &&
         (s = strstr(text, key)) != NULL) {
         long long seconds = strtoll(s + strlen(key), &s, 10);
         clock_offset = (uint64_t)seconds * NSEC + (uint64_t)strtoll(s, NULL, 10);
@@ -1302,23 +1357,26 @@ static int subbuf_next(struct subbuf *b, struct record *r)
  * Guests, their vCPUs and the threads that run them.
  */
 
+static void end_thread(struct thread *t);
 static void save_command(int tid);
 static void save_thread(const struct thread *t);
 static void save_guest(struct guest *g);
 
 /*
  * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
- * where it cannot be read because the host is short of memory or descriptors, guests would
- * be missing, or threads be taken for guests.
+ * where it cannot be read because the host is short of memory or descriptors, guests may be
+ * missing: kvmstat does not start then, and says so before the next report.
  */
-
 static void check_shortage(void)
 {
-    if (errno == ENOMEM || errno == EMFILE || errno == ENFILE)
+    if (errno != ENOMEM && errno != EMFILE && errno != ENFILE)
+        return;
+    if (reading.start == 0)
         fail_errno("guests");
+    world.shortage = errno;
 }
 
-/* As read_file(), but a shortage ends kvmstat. */
+/* read_file(), which notes a shortage. */
 static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
 {
     ssize_t n = read_file(dir, path, buf, size);
@@ -1328,7 +1386,7 @@ static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
     return n;
 }
 
-/* As open_dir(), but a shortage ends kvmstat. */
+/* open_dir(), which notes a shortage. */
 static DIR *see_dir(int dir, const char *path)
 {
     DIR *d = open_dir(dir, path);
@@ -1338,7 +1396,7 @@ static DIR *see_dir(int dir, const char *path)
     return d;
 }
 
-/* As readdir(), but a shortage ends kvmstat; there is no entry if d is NULL. */
+/* readdir(), which notes a shortage; there is no entry if d is NULL. */
 static struct dirent *see_entry(DIR *d)
 {
     struct dirent *e = NULL;
@@ -1417,8 +1475,8 @@ static bool comm_of(int tid, char *name, size_t size)
     char path[64];
 
     if (!is_recorded()) {
-        snprintf(path, sizeof(path), "/proc/%d/comm", tid);
-        ssize_t n = see_file(AT_FDCWD, path, name, size);
+        snprintf(path, sizeof(path), "%d/comm", tid);
+        ssize_t n = see_file(world.proc, path, name, size);
         if (n > 0)
             name[n - 1] = '\0'; /* the newline */
         return n > 0;
@@ -1438,9 +1496,9 @@ static char *name_of(int pid)
     char path[64], *name = NULL;
     ssize_t size = 0;
 
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+    snprintf(path, sizeof(path), "%d/cmdline", pid);
     if (!is_recorded())
-        size = see_file(AT_FDCWD, path, command, sizeof(command));
+        size = see_file(world.proc, path, command, sizeof(command));
     if (size > 0)
         name = name_in_command(command, (size_t)size);
     if (name != NULL && *name != '\0') {
@@ -1461,6 +1519,96 @@ static void limit_known(size_t n)
             input.name, MAX_KNOWN);
 }
 
+/*
+ * Processes and threads.  Their ids come into use again: a process is told from another one by
+ * when it started, a thread by the event of its birth.
+ */
+
+/* The directory of the process or thread tid in procfs; -1 if it has ended. */
+static int open_task(int tid)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "%d", tid);
+    int dir = openat(world.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        check_shortage();
+    return dir;
+}
+
+/* Field number n, from 3 on, of the stat of the task in dir, see proc(5); 0 if it has ended. */
+static uint64_t stat_field(int dir, int n)
+{
+    char text[1024], *s = NULL;
+
+    if (see_file(dir, "stat", text, sizeof(text)) > 0)
+        s = strrchr(text, ')'); /* its name, field 2, may have any others in it */
+    for (; n > 2 && s != NULL; n--)
+        s = strchr(s + 1, ' ');
+    return s == NULL ? 0 : strtoull(s, NULL, 10);
+}
+
+/* When the task in dir started, in clock ticks since boot; 0 if it has ended. */
+static uint64_t start_of(int dir)
+{
+    return stat_field(dir, 22);
+}
+
+/* A time of the trace clock in clock ticks since boot. */
+static uint64_t to_ticks(uint64_t time)
+{
+    uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
+
+    return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+/* The other way round. */
+static uint64_t from_ticks(uint64_t ticks)
+{
+    uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+
+    return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
+}
+
+/* The process of thread tid, by procfs; 0 if the thread is not the one of the given time. */
+static int process_then(int tid, uint64_t time)
+{
+    char status[4096], *tgid = NULL;
+    int dir = open_task(tid);
+
+    if (dir < 0)
+        return 0;
+    uint64_t started = start_of(dir);
+    if (started != 0 && started <= to_ticks(time) &&
+        see_file(dir, "status", status, sizeof(status)) > 0)
+        tgid = strstr(status, "\nTgid:");
+    close(dir);
+    return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+}
+
+static struct thread *known_thread(int tid);
+
+/*
+ * The process of the thread that had the id tid at the given time of the trace clock; 0 if
+ * nothing tells.  In a recording that does not tell, each thread stands for a process.
+ */
+static int process_of(int tid, uint64_t time)
+{
+    struct birth *b = &world.births[(unsigned)tid % BIRTHS];
+    const struct thread *t = known_thread(tid);
+
+    if (t != NULL && t->guest != NULL && !t->guest->former)
+        return t->guest->pid;
+    if (b->tid == tid)
+        return b->pid;
+    if (is_recorded())
+        return tid;
+    int pid = process_then(tid, time);
+    if (world.shortage == 0)
+        *b = (struct birth){tid, pid};
+    return pid;
+}
+
 /* Whether -p asks for process pid, or there is no -p. */
 static bool is_asked_for(int pid)
 {
@@ -1471,14 +1619,14 @@ static bool is_asked_for(int pid)
     return options.npids == 0;
 }
 
-/* The place of pid in world.guests, or where it would be. */
-static size_t guest_index(int pid)
+/* The place in world.guests behind those of process ids up to pid. */
+static size_t guest_place(int pid)
 {
     size_t low = 0, high = world.nguests;
 
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (world.guests[mid]->pid < pid)
+        if (world.guests[mid]->pid <= pid)
             low = mid + 1;
         else
             high = mid;
@@ -1486,26 +1634,100 @@ static size_t guest_index(int pid)
     return low;
 }
 
-/* The guest of process pid, new if need be. */
-static struct guest *guest_of(int pid)
+/* The guest of the process that has the id pid now; NULL if it is not known. */
+static struct guest *known_guest(int pid)
 {
-    size_t i = guest_index(pid);
+    size_t i = guest_place(pid);
+    struct guest *g = i == 0 ? NULL : world.guests[i - 1];
 
-    if (i < world.nguests && world.guests[i]->pid == pid)
-        return world.guests[i];
+    return g != NULL && g->pid == pid && !g->former ? g : NULL;
+}
+
+/* Finds out what procfs has of g, if its process is still that of the given time. */
+static void identify(struct guest *g, uint64_t time)
+{
+    bool named = options.names || options.metrics || options.write != NULL;
+    int dir = open_task(g->pid);
+
+    if (dir >= 0)
+        g->started = start_of(dir);
+    if (g->started == 0 || g->started > to_ticks(time)) {
+        g->started = 0;
+        g->gone = now(CLOCK_MONOTONIC);
+    } else if (named) {
+        g->name = name_of(g->pid);
+    }
+    if (dir >= 0)
+        close(dir);
+    if (named && g->name == NULL)
+        g->name = copy("?");
+}
+
+/* The id of g's process is another one's since the given time: nothing more is looked up by it. */
+static void end_guest(struct guest *g, uint64_t time)
+{
+    g->former = true;
+    g->stale = false;
+    g->machines = 0;
+    if (g->gone == 0)
+        g->gone = time;
+}
+
+/* Ends g if the id of its process is by now that of another one, which has another start. */
+static void end_if_replaced(struct guest *g)
+{
+    int dir = open_task(g->pid);
+    uint64_t started = dir < 0 ? 0 : start_of(dir);
+
+    if (dir >= 0)
+        close(dir);
+    if (started != 0 && started != g->started)
+        end_guest(g, from_ticks(started));
+}
+
+/* The guest of the process that had the id pid at the given time, new if need be. */
+static struct guest *guest_of(int pid, uint64_t time)
+{
+    struct guest *g = known_guest(pid);
+
+    /* With -p, the births of others' processes are not traced. */
+    if (g != NULL && options.npids != 0 && !is_recorded())
+        end_if_replaced(g);
+    if (g != NULL && (!g->former || time < g->gone))
+        return g;
     limit_known(world.nguests + 1);
-    struct guest *g = create(sizeof(*g));
+    g = create(sizeof(*g));
     g->pid = pid;
-    g->asked = is_asked_for(pid);
-    if (options.names || options.metrics || options.write != NULL)
+    g->stale = true;
+    /* Live, the processes that -p asks for are those of the start: find_asked() has found them. */
+    g->asked = is_recorded() ? is_asked_for(pid) : options.npids == 0;
+    if (!is_recorded())
+        identify(g, time);
+    else if (options.names)
         g->name = name_of(pid);
+    if (options.metrics) {
+        uint8_t *byte = &world.pids[(unsigned)pid % MAX_PIDS / 8], bit = (uint8_t)(1 << pid % 8);
+        g->reused = (*byte & bit) != 0;
+        *byte |= bit;
+    }
+    size_t i = guest_place(pid);
     world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
     world.nguests++;
     return world.guests[i] = g;
 }
 
-/* The vCPU of g with the given number, new if need be. */
-static struct vcpu *vcpu_of(struct guest *g, long id)
+/* The guest of the process that has the id pid now, new if need be. */
+static struct guest *guest_now(int pid)
+{
+    struct guest *g = known_guest(pid);
+
+    if (g != NULL)
+        end_if_replaced(g);
+    return guest_of(pid, now(CLOCK_MONOTONIC));
+}
+
+/* The place of vCPU id in g->vcpus, or where it would be. */
+static size_t vcpu_place(const struct guest *g, long id)
 {
     size_t low = 0, high = g->nvcpus;
 
@@ -1516,21 +1738,37 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
         else
             high = mid;
     }
-    if (low < g->nvcpus && g->vcpus[low]->id == id)
-        return g->vcpus[low];
+    return low;
+}
+
+/* Whether g has a vCPU with the given number now. */
+static bool has_vcpu(const struct guest *g, long id)
+{
+    size_t i = vcpu_place(g, id);
+
+    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->here;
+}
+
+/* The vCPU of g with the given number, new if need be. */
+static struct vcpu *vcpu_of(struct guest *g, long id)
+{
+    size_t i = vcpu_place(g, id);
+
+    if (i < g->nvcpus && g->vcpus[i]->id == id)
+        return g->vcpus[i];
     limit_known(++world.nvcpus);
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
-    g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), low);
+    g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), i);
     g->nvcpus++;
-    return g->vcpus[low] = v;
+    return g->vcpus[i] = v;
 }
 
 /* The slot of tid in world.threads, or the empty one where it belongs. */
 static struct thread **thread_slot(int tid)
 {
-    /* The multiplier's high bits are the well mixed ones. */
-    size_t i = (size_t)((uint64_t)((uint32_t)tid * 2654435769u) * world.space >> 32);
+    /* The product's high bits are the well mixed ones; who does not know world.odd cannot aim. */
+    size_t i = (size_t)(((uint32_t)tid * world.odd >> 32) * world.space >> 32);
 
     while (world.threads[i] != NULL && world.threads[i]->tid != tid)
         i = (i + 1) & (world.space - 1);
@@ -1565,51 +1803,32 @@ static void rebuild_threads(size_t space)
 }
 
 /*
- * The process of thread tid.  One that is gone already is found by what was seen
- * of its creation; if nothing was, it was a process itself.
+ * The thread that had the id tid at the given time, new if need be, and then of process pid or,
+ * if that is 0, of the one that is known for it; NULL if none is.
  */
-static int process_of(int tid)
-{
-    /* A number that came into use again could make a circle of births. */
-    for (int generation = 0; generation < BIRTHS; generation++) {
-        char path[64], status[4096], *tgid;
-        int pid = 0;
-        const struct thread *t = is_recorded() ? known_thread(tid) : NULL;
-
-        if (t != NULL)
-            return t->guest->pid;
-        snprintf(path, sizeof(path), "/proc/%d/status", tid);
-        if (!is_recorded() && see_file(AT_FDCWD, path, status, sizeof(status)) > 0 &&
-            (tgid = strstr(status, "\nTgid:")) != NULL)
-            pid = (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
-        if (pid > 0) /* 0: it is just being reaped */
-            return pid;
-        if (world.births[tid % BIRTHS].tid != tid)
-            break;
-        tid = world.births[tid % BIRTHS].parent;
-    }
-    return tid;
-}
-
-/* The thread tid, new if need be, and then of process pid or, if that is 0, of its own. */
-static struct thread *thread_of(int tid, int pid)
+static struct thread *thread_of(int tid, int pid, uint64_t time)
 {
     if (world.nthreads * 2 >= world.space)
         rebuild_threads(world.space == 0 ? 64 : world.space * 2);
-    struct thread **slot = thread_slot(tid);
-    if (*slot == NULL) {
-        struct thread *t = create(sizeof(*t));
+    struct thread **slot = thread_slot(tid), *t = *slot;
+    if (t != NULL && t->guest != NULL && t->guest->former && time >= t->guest->gone)
+        end_thread(t);
+    if (t != NULL && t->guest != NULL)
+        return t;
+    if (pid == 0 && (pid = process_of(tid, time)) == 0)
+        return NULL;
+    if (t == NULL) {
+        t = create(sizeof(*t));
         t->tid = tid;
-        t->guest = guest_of(pid != 0 ? pid : process_of(tid));
-        t->tally = &t->pending;
-        t->fresh = true;
-        world.fresh = true;
         limit_known(++world.nthreads);
         *slot = t;
-        if (options.write != NULL)
-            save_command(tid);
     }
-    return *slot;
+    t->guest = guest_of(pid, time);
+    t->tally = &t->pending;
+    t->fresh = world.fresh = true;
+    if (options.write != NULL)
+        save_command(tid);
+    return t;
 }
 
 /* Keys.  A tally has those that counted something since the last report. */
@@ -1760,15 +1979,31 @@ static int last_thread(const struct vm *m, long id)
     return see_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10) : -1;
 }
 
-/* Notes, for each thread of m's guest, which of m's vCPUs debugfs says that it ran last. */
-static void see_threads(const struct vm *m)
+/*
+ * Notes, for threads whose vCPU is looked for, which of m's vCPUs debugfs says that they ran
+ * last.  That tells also whose m is, if nothing else does.
+ */
+static void see_threads(struct vm *m)
 {
-    for (size_t i = 0; i < m->guest->nvcpus; i++) {
-        long id = m->guest->vcpus[i]->id;
-        struct thread *t = id == UNKNOWN_VCPU ? NULL : known_thread(last_thread(m, id));
-
-        if (t != NULL && t->guest == m->guest)
+    for (size_t i = 0; i < m->nvcpus; i++) {
+        long id = m->vcpus[i];
+        struct thread *t = known_thread(last_thread(m, id));
+        if (t == NULL || t->guest == NULL || !t->guest->look)
+            continue;
+        if (!m->sure && t->guest != m->guest && t->seen == -1 && has_vcpu(t->guest, id))
+            m->guest = t->guest;
+        if (t->guest == m->guest)
             t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN_VCPU;
+    }
+}
+
+/* see_threads() of all machines that may have such threads, and whose owner is sure or is not. */
+static void see_all_threads(bool sure)
+{
+    for (size_t i = 0; i < world.nvms; i++) {
+        struct vm *m = &world.vms[i];
+        if (m->sure == sure && (!sure || m->guest->look))
+            see_threads(m);
     }
 }
 
@@ -1792,8 +2027,8 @@ static struct vcpu *find_vcpu(struct thread *t)
     }
     if (id < 0 && before != NULL)
         return before;
-    if (id < 0)
-        id = vcpu_by_name(t->tid);
+    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !is_recorded() && !has_vcpu(t->guest, id))
+        id = -1; /* anybody can give a thread any name */
     if (id < 0)
         id = only_vcpu(t->guest);
     if (id >= 0)
@@ -1802,63 +2037,206 @@ static struct vcpu *find_vcpu(struct thread *t)
 }
 
 /*
- * Which guests there are.  debugfs has a directory for each virtual machine, with
- * one for each of its vCPUs; where it does not tell, the descriptors of processes
- * do, which takes longer.
+ * Which guests there are.  What a process has descriptors of is its own: these tell.  They are
+ * read anew when a virtual machine is made (the kernel announces it by a uevent) or comes to be
+ * a guest's by an event, and when debugfs, which has a directory for each virtual machine and
+ * in it one for each vCPU, has changed.  Not all machines have such a directory.
  */
 
-/* Whether the link at path, of a process's descriptor, begins with text; *rest follows it. */
-static bool is_descriptor(int dir, const char *path, const char *text, char rest[static 64])
+/* Whether a signal that asks for the end has come: they are held back while kvmstat works. */
+static bool is_end_asked(void)
 {
-    char link[64];
+    sigset_t pending;
+
+    sigpending(&pending);
+    for (size_t i = 0; i < NENDINGS; i++) {
+        if (sigismember(&pending, endings[i]) == 1)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Whether the look that is under way may go on: it has a limit, whatever a guest's owner made,
+ * and ends when kvmstat is to end.
+ */
+static bool has_time(void)
+{
+    static unsigned asked;
+
+    if (!world.cut && asked++ % 128 == 0)
+        world.cut = now(CLOCK_MONOTONIC) > world.look_end || is_end_asked();
+    return !world.cut;
+}
+
+/* What the link at path, of a process's descriptor, says it is of KVM's, as vm; "" if nothing. */
+static const char *kvm_descriptor(int dir, const char *path)
+{
+    static const char before[] = "anon_inode:kvm-";
+    static char link[64];
     ssize_t size = readlinkat(dir, path, link, sizeof(link) - 1);
 
     if (size < 0)
         check_shortage();
-    if (size <= 0)
-        return false;
-    link[size] = '\0';
-    if (strncmp(link, text, strlen(text)) != 0)
-        return false;
-    strcpy(rest, link + strlen(text));
-    return true;
+    link[size < 0 ? 0 : size] = '\0';
+    return strncmp(link, before, strlen(before)) == 0 ? link + strlen(before) : "";
 }
 
-/* Finds the vCPUs that process pid has descriptors of. */
-static void scan_descriptors(int pid)
+/* What the descriptors of a process tell. */
+struct descriptors {
+    long *vcpus;     /* the numbers of the vCPUs that it has any of */
+    size_t nvcpus;   /* how many */
+    size_t machines; /* descriptors of virtual machines */
+    int last;        /* one of these descriptors; -1 if there is none */
+    bool nameless;   /* there are vCPUs whose links do not tell their number (before Linux 4.18) */
+};
+
+/* Adds to f what the descriptors in fd, of the task in dir, tell; false if they cannot be read. */
+static bool read_table(int dir, struct descriptors *f)
 {
-    char path[64], number[64];
+    DIR *d = see_dir(dir, "fd");
+    struct dirent *e;
+    size_t n = 0;
+
+    while (has_time() && (e = see_entry(d)) != NULL) {
+        const char *what = kvm_descriptor(dirfd(d), e->d_name);
+        int id = strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
+        n++;
+        if (id >= 0) {
+            f->vcpus = grow(f->vcpus, f->nvcpus, sizeof(*f->vcpus));
+            f->vcpus[f->nvcpus++] = id;
+        } else if (strcmp(what, "vcpu") == 0) {
+            f->nameless = true;
+        } else if (strcmp(what, "vm") == 0) {
+            f->machines++;
+        } else {
+            continue;
+        }
+        f->last = parse_int(e->d_name);
+    }
+    if (d != NULL)
+        closedir(d);
+    return n > 2; /* also of a task that has ended there is a directory, with . and .. in it */
+}
+
+/* Whether two tasks have the same descriptors, or descriptor fd of both is the same file. */
+static bool is_same(int tid, int other, int fd)
+{
+    enum { KCMP_FILE = 0, KCMP_FILES = 2 }; /* linux/kcmp.h */
+    long fds = fd < 0 ? 0 : fd;
+
+    errno = 0;
+    return syscall(SYS_kcmp, tid, other, fd < 0 ? KCMP_FILES : KCMP_FILE, fds, fds) == 0;
+}
+
+/*
+ * Adds to f what the descriptors of process pid, whose directory is dir, tell.  Its threads may
+ * have others than its first one, which may have ended.  While tracing has not begun, it keeps
+ * as well whose these threads are.
+ */
+static void read_descriptors(int pid, int dir, struct descriptors *f)
+{
+    int last = read_table(dir, f) ? pid : 0;
+    DIR *d = see_dir(dir, "task");
     struct dirent *e;
 
-    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-    DIR *d = see_dir(AT_FDCWD, path);
-    while ((e = see_entry(d)) != NULL) {
-        if (!is_descriptor(dirfd(d), e->d_name, "anon_inode:kvm-vcpu:", number))
+    while (has_time() && (e = see_entry(d)) != NULL) {
+        int tid = parse_int(e->d_name);
+        if (tid > 0 && reading.start == 0)
+            world.births[(unsigned)tid % BIRTHS] = (struct birth){tid, pid};
+        if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
             continue;
-        int id = parse_int(number);
-        if (id >= 0) {
-            struct guest *g = guest_of(pid);
-            g->alive = true;
-            vcpu_of(g, id)->here = true;
+        if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
+            continue; /* the kernel cannot compare them: they are most often the same */
+        int task = openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (task >= 0 && read_table(task, f))
+            last = tid;
+        if (task >= 0)
+            close(task);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* Sets which vCPUs g has to what its descriptors tell; if all could not be read, adds these. */
+static void take_descriptors(struct guest *g, const struct descriptors *f)
+{
+    bool all = !world.cut && world.shortage == 0;
+
+    for (size_t i = 0; i < f->nvcpus; i++)
+        vcpu_of(g, f->vcpus[i])->found = true;
+    for (size_t i = 0; i < g->nvcpus; i++) {
+        struct vcpu *v = g->vcpus[i];
+        v->here = v->found || (v->here && !all);
+        v->found = false;
+    }
+    if (!all)
+        return;
+    g->machines = f->machines;
+    g->nameless = f->nameless;
+    g->stale = now(CLOCK_MONOTONIC) < g->unsettled;
+}
+
+/* Finds the vCPUs that g has. */
+static void scan_descriptors(struct guest *g)
+{
+    struct descriptors f = {.last = -1};
+    int dir = open_task(g->pid);
+    uint64_t begun = now(CLOCK_MONOTONIC);
+
+    if (dir < 0)
+        return;
+    bool own = start_of(dir) == g->started; /* or the id is another process's, or about to be */
+    if (own)
+        read_descriptors(g->pid, dir, &f);
+    close(dir);
+    if (!own)
+        return;
+    take_descriptors(g, &f);
+    free(f.vcpus);
+    g->large = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
+    if (world.cut)
+        world.largest = g->pid;
+}
+
+/* Finds the vCPUs of process pid, unless it is known already. */
+static void search_process(int pid)
+{
+    struct descriptors f = {.last = -1};
+    int dir = known_guest(pid) != NULL ? -1 : open_task(pid);
+
+    if (dir < 0)
+        return;
+    read_descriptors(pid, dir, &f);
+    /* A child that was just forked has its parent's descriptors, but the machine is not its. */
+    if (f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
+        take_descriptors(guest_of(pid, now(CLOCK_MONOTONIC)), &f);
+    close(dir);
+    free(f.vcpus);
+    if (world.cut)
+        world.largest = pid;
+}
+
+/*
+ * Goes on with the search for processes that have virtual machines, if there is one: it goes
+ * through all processes, and may take several looks.
+ */
+static void search_processes(void)
+{
+    struct dirent *e = NULL;
+
+    if (world.search == NULL && world.search_again) {
+        world.search = see_dir(world.proc, ".");
+        world.search_again = world.search == NULL;
+    }
+    while (world.search != NULL && has_time()) {
+        if ((e = see_entry(world.search)) == NULL) {
+            closedir(world.search);
+            world.search = NULL;
+        } else if (parse_int(e->d_name) > 0) {
+            search_process(parse_int(e->d_name));
         }
     }
-    if (d != NULL)
-        closedir(d);
-}
-
-/* Finds the vCPUs of all processes, by their descriptors. */
-static void scan_processes(void)
-{
-    DIR *d = see_dir(AT_FDCWD, "/proc");
-    struct dirent *e;
-
-    while ((e = see_entry(d)) != NULL) {
-        int pid = parse_int(e->d_name);
-        if (pid > 0)
-            scan_descriptors(pid);
-    }
-    if (d != NULL)
-        closedir(d);
 }
 
 static int compare_vms(const void *a, const void *b)
@@ -1868,90 +2246,77 @@ static int compare_vms(const void *a, const void *b)
     return x->inode < y->inode ? -1 : x->inode > y->inode;
 }
 
-/* Finds the vCPUs that m's directory has. */
-static void scan_vcpus(const struct vm *m)
+/* Reads which vCPUs m's directory has. */
+static void read_directory(struct vm *m)
 {
     DIR *d = see_dir(world.debugfs, m->name);
     struct dirent *e;
 
+    m->nvcpus = 0;
     while ((e = see_entry(d)) != NULL) {
         int id = strncmp(e->d_name, "vcpu", 4) == 0 ? parse_int(e->d_name + 4) : -1;
-        if (id >= 0)
-            vcpu_of(m->guest, id)->here = true;
+        if (id >= 0) {
+            m->vcpus = grow(m->vcpus, m->nvcpus, sizeof(*m->vcpus));
+            m->vcpus[m->nvcpus++] = id;
+        }
     }
     if (d != NULL)
         closedir(d);
 }
 
 /*
- * The guest whose virtual machine's directory has the given name, PID-FD: PID is the
- * thread that made it, of whose process FD then was a descriptor.  NULL if that is
- * no longer so.
+ * Finds whose machine m is by its directory's name, PID-FD: PID is the thread that made it,
+ * of whose process FD then was a descriptor.  Both may be others' by now.
  */
-static struct guest *guest_of_vm(const char *name)
+static void find_owner(struct vm *m)
 {
-    const char *s = name;
+    const char *s = m->name;
     uint64_t tid;
-    char path[96], rest[64];
+    char path[96];
 
     if (!parse_digits(&s, INT_MAX, &tid) || *s++ != '-')
-        return NULL;
-    int pid = process_of((int)tid);
-    snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, s);
-    return is_descriptor(AT_FDCWD, path, "anon_inode:kvm-vm", rest) ? guest_of(pid) : NULL;
-}
-
-/* Takes the vCPUs of g for gone, until they are found. */
-static void unsee_vcpus(struct guest *g)
-{
-    for (size_t i = 0; i < g->nvcpus; i++)
-        g->vcpus[i]->here = false;
-}
-
-/* g has one virtual machine less: finds out which vCPUs it still has. */
-static void rescan_vcpus(struct guest *g)
-{
-    unsee_vcpus(g);
-    for (size_t i = 0; i < world.nvms; i++) {
-        if (world.vms[i].guest == g)
-            scan_vcpus(&world.vms[i]);
-    }
+        return;
+    int pid = process_of((int)tid, now(CLOCK_MONOTONIC));
+    if (pid == 0 || (options.npids != 0 && known_guest(pid) == NULL))
+        return;
+    m->guest = guest_now(pid);
+    m->guest->stale = true;
+    snprintf(path, sizeof(path), "%d/fd/%s", pid, s);
+    m->sure = strcmp(kvm_descriptor(world.proc, path), "vm") == 0;
 }
 
 /*
  * Adds the virtual machine whose directory is e to world.vms, with what is known of
- * it from the nold ones at old.  False if only a look at all processes can tell
- * whose it is.
+ * it from the nold ones at old.
  */
-static bool add_vm(const struct dirent *e, struct vm *old, size_t nold)
+static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
 {
     struct vm key = {.inode = e->d_ino};
     struct stat st;
 
     if (!isdigit((unsigned char)*e->d_name) || strlen(e->d_name) >= sizeof(key.name))
-        return true;
+        return;
     if (fstatat(world.debugfs, e->d_name, &st, 0) != 0) {
         check_shortage();
-        return true;
+        return;
     }
     struct vm *known = nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
     world.vms = grow(world.vms, world.nvms, sizeof(*world.vms));
     struct vm *m = &world.vms[world.nvms++];
+    *m = key;
     if (known != NULL && strcmp(known->name, e->d_name) == 0) {
         *m = *known;
-        known->guest = NULL; /* what keeps its guest is gone */
+        *known = (struct vm){.inode = known->inode}; /* what is left there is gone */
     } else {
-        *m = key;
         strcpy(m->name, e->d_name);
+        find_owner(m);
     }
-    if (m->guest == NULL)
-        m->guest = guest_of_vm(m->name);
-    if (m->links == st.st_nlink)
-        return true;
-    m->links = st.st_nlink;
+    if (m->links != st.st_nlink)
+        read_directory(m);
+    /* No link for a vCPU: there is none yet, or the kernel makes them no directories. */
     if (m->guest != NULL)
-        scan_vcpus(m);
-    return m->guest != NULL;
+        m->guest->stale |= m->links != st.st_nlink || st.st_nlink == 2;
+    m->links = st.st_nlink;
 }
 
 /* Reads the directory kvm of debugfs anew. */
@@ -1961,52 +2326,149 @@ static void scan_vms(void)
     struct vm *old = world.vms;
     size_t nold = world.nvms;
     struct dirent *e;
-    bool found = true;
 
     if (d == NULL)
         return;
     world.vms = NULL;
     world.nvms = 0;
     while ((e = see_entry(d)) != NULL)
-        found &= add_vm(e, old, nold);
+        add_vm(e, old, nold);
     closedir(d);
     if (world.nvms > 1)
         qsort(world.vms, world.nvms, sizeof(*world.vms), compare_vms);
     for (size_t i = 0; i < nold; i++) {
         if (old[i].guest != NULL)
-            rescan_vcpus(old[i].guest);
+            old[i].guest->stale = true;
+        free(old[i].vcpus);
     }
     free(old);
-    if (!found)
-        scan_processes();
 }
 
-/* Finds all guests of this host, their vCPUs, and which of those known are still there. */
-static void scan_guests(void)
+/*
+ * Compares the machines in debugfs with the descriptors of their owners: a guest may have some
+ * without a directory, and a directory be of a machine whose owner has to be searched for.
+ */
+static void check_vms(void)
 {
     for (size_t i = 0; i < world.nguests; i++)
-        world.guests[i]->alive = false;
-    if (world.debugfs < 0) {
-        for (size_t i = 0; i < world.nguests; i++)
-            unsee_vcpus(world.guests[i]);
-        scan_processes();
-        return;
-    }
-    scan_vms();
+        world.guests[i]->directories = 0;
     for (size_t i = 0; i < world.nvms; i++) {
-        struct guest *g = world.vms[i].guest;
-        if (g == NULL)
-            continue;
-        if (!g->alive)
-            g->alive = kill(g->pid, 0) == 0 || errno != ESRCH;
-        /* No link for a vCPU: there is none yet, or the kernel makes them no directories. */
-        if (world.vms[i].links == 2)
-            scan_descriptors(g->pid);
+        struct vm *m = &world.vms[i];
+        bool lost = m->guest == NULL || (m->guest->machines == 0 && !m->guest->stale);
+        if (m->guest != NULL)
+            m->guest->directories++;
+        if (lost && !m->searched && options.npids == 0)
+            m->searched = world.search_again = true;
+        for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
+            vcpu_of(m->guest, m->vcpus[j])->here = true;
     }
+    for (size_t i = 0; i < world.nguests; i++)
+        world.guests[i]->stale |= world.guests[i]->machines > world.guests[i]->directories;
+}
+
+/* Notes which processes have ended; if the births of others may be missing, by their start. */
+static void find_ended(bool doubt)
+{
     for (size_t i = 0; i < world.nguests; i++) {
-        if (!world.guests[i]->alive)
-            scan_descriptors(world.guests[i]->pid);
+        struct guest *g = world.guests[i];
+        if (g->gone != 0)
+            continue;
+        if (kill(g->pid, 0) != 0 && errno == ESRCH)
+            g->gone = now(CLOCK_MONOTONIC);
+        else if (doubt)
+            end_if_replaced(g);
     }
+}
+
+/* A virtual machine was made by thread tid, whose descriptor of it is not there yet. */
+static void expect_machine(int tid)
+{
+    uint64_t t = now(CLOCK_MONOTONIC);
+    int pid = process_of(tid, t);
+    struct guest *g = pid == 0 || options.npids != 0 ? known_guest(pid) : guest_now(pid);
+
+    world.search_again |= pid == 0;
+    if (g != NULL) {
+        g->unsettled = t + ATTENTIVE;
+        g->stale = true;
+    }
+}
+
+/*
+ * Takes the uevents that came: of each virtual machine the kernel says which thread made it (as
+ * of Linux 4.13; kvm_uevent_notify_change()).  Whether there was one.
+ */
+static bool read_uevents(void)
+{
+    static const char kvm[] = "/devices/virtual/misc/kvm";
+    char text[8192];
+    ssize_t n;
+    bool any = false;
+
+    while ((n = recv(world.uevents, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0 ||
+           (n < 0 && errno == ENOBUFS)) {
+        const char *path = n < 0 ? NULL : strchr(text, '@');
+        bool made = false;
+        int tid = 0;
+        text[n < 0 ? 0 : n] = '\0';
+        for (const char *s = text; s < text + n; s += strlen(s) + 1) {
+            made |= strcmp(s, "EVENT=create") == 0;
+            tid = strncmp(s, "PID=", 4) == 0 ? parse_int(s + 4) : tid;
+        }
+        world.search_again |= n < 0; /* some were dropped */
+        if (path == NULL || strcmp(path + 1, kvm) != 0 || !made || tid <= 0)
+            continue;
+        expect_machine(tid);
+        any = true;
+    }
+    return any;
+}
+
+/* How long a look may take, in nanoseconds. */
+static uint64_t look_limit(void)
+{
+    return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
+}
+
+/*
+ * Begins a look at the host: finds out which virtual machines debugfs has and the kernel has
+ * announced.  A look takes no longer than it may (the first one does); what it cannot see the next
+ * one will.
+ */
+static void scan_machines(void)
+{
+    world.look_end = reading.start == 0 ? UINT64_MAX : now(CLOCK_MONOTONIC) + look_limit();
+    world.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
+    world.cut = false;
+    if (world.uevents >= 0)
+        read_uevents();
+    else
+        world.search_again |= options.npids == 0;
+    if (world.debugfs >= 0)
+        scan_vms();
+}
+
+/*
+ * Goes on with the look: finds which vCPUs the processes have; if thorough, also of processes
+ * that have to be searched for.  After a look that took much of the CPU, others rest for some
+ * time, but for those of reports.
+ */
+static void scan_processes(bool thorough)
+{
+    for (int large = 0; large < 2; large++) {
+        for (size_t i = 0; i < world.nguests; i++) {
+            struct guest *g = world.guests[i];
+            g->stale |= world.debugfs < 0;
+            if (g->gone == 0 && g->asked && g->stale && g->large == large && has_time())
+                scan_descriptors(g);
+        }
+    }
+    check_vms();
+    if (thorough)
+        search_processes();
+    uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - world.look_begun;
+    bool quick = used < MAX_LOOK / 64 || reading.start == 0;
+    world.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
 }
 
 /* Notes which vCPUs are there at the end of an interval. */
@@ -2014,7 +2476,7 @@ static void see_present(uint64_t end)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         const struct guest *g = world.guests[i];
-        for (size_t j = 0; j < g->nvcpus && g->alive; j++) {
+        for (size_t j = 0; j < g->nvcpus && g->gone == 0; j++) {
             struct vcpu *v = g->vcpus[j];
             if (!v->here)
                 continue;
@@ -2033,7 +2495,6 @@ static void recall_present(uint64_t start, uint64_t end)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        g->alive = true; /* when it ended is known to an interval of the recording only */
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
             v->here =
@@ -2057,6 +2518,8 @@ static void find_vcpus(bool settling)
 {
     bool any = false;
 
+    if (!settling && now(CLOCK_MONOTONIC) < world.next_look)
+        return;
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (is_looked_for(t, settling)) {
@@ -2065,11 +2528,14 @@ static void find_vcpus(bool settling)
         }
     }
     if (any && !settling)
-        scan_guests(); /* a fresh thread's machine may be new, too */
-    for (size_t i = 0; i < world.nvms && any; i++) {
-        if (world.vms[i].guest != NULL && world.vms[i].guest->look)
-            see_threads(&world.vms[i]);
-    }
+        scan_machines(); /* a fresh thread's may be new, too */
+    if (any)
+        see_all_threads(true);
+    /* Only now: it takes longer, and the machine may soon be gone. */
+    if (any && !settling)
+        scan_processes(false);
+    if (any)
+        see_all_threads(false);
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
@@ -2088,8 +2554,10 @@ static void find_vcpus(bool settling)
 static void free_guest(struct guest *g)
 {
     for (size_t i = 0; i < world.nvms; i++) {
-        if (world.vms[i].guest == g)
+        if (world.vms[i].guest == g) {
             world.vms[i].guest = NULL;
+            world.vms[i].sure = false;
+        }
     }
     for (size_t i = 0; i < g->nvcpus; i++) {
         free(g->vcpus[i]->tally.keys);
@@ -2111,10 +2579,10 @@ static void drop_threads(void)
 }
 
 /*
- * Forgets threads that are gone.  One that had events keeps its place until the next
- * report: there may be more of them, which only that place gives to its process.
+ * Forgets threads that were found to have ended before the given time: up to there, all events
+ * are counted.  Whether one has ended is asked of those that had none in this interval.
  */
-static void forget_threads(void)
+static void forget_threads(uint64_t end)
 {
     size_t dropped = 0;
 
@@ -2122,13 +2590,18 @@ static void forget_threads(void)
         struct thread *t = world.threads[i];
         if (t == NULL)
             continue;
-        t->guest->busy |= t->active;
-        if (!t->active && t->last_exit != FAULT &&
-            (!t->guest->alive ||
-                (syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0 && errno == ESRCH))) {
+        if (t->guest != NULL && t->gone == 0 && !t->active && t->last_exit != FAULT) {
+            if (t->guest->gone != 0)
+                t->gone = t->guest->gone;
+            else if (syscall(SYS_tgkill, t->guest->pid, t->tid, 0) != 0 && errno == ESRCH)
+                t->gone = now(CLOCK_MONOTONIC);
+        }
+        if (t->guest == NULL || (t->gone != 0 && t->gone <= end && !t->active)) {
             save_thread(t);
             t->tid = 0;
             dropped++;
+        } else {
+            t->guest->busy = true;
         }
         t->active = false;
     }
@@ -2136,22 +2609,24 @@ static void forget_threads(void)
         drop_threads();
 }
 
-/* Forgets guests that are gone and had no events in this interval. */
-static void forget_guests(void)
+/* Forgets guests that were found to have ended before the given time and have no thread left. */
+static void forget_guests(uint64_t end)
 {
     size_t kept = 0;
 
     /* All of these first: what fails in there ends kvmstat, which looks at all guests then. */
     for (size_t i = 0; i < world.nguests; i++) {
-        if (!world.guests[i]->alive && !world.guests[i]->busy)
-            save_guest(world.guests[i]);
+        struct guest *g = world.guests[i];
+        g->forgotten = g->gone != 0 && g->gone <= end && !g->busy;
+        if (g->forgotten)
+            save_guest(g);
     }
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        if (g->alive || g->busy)
-            world.guests[kept++] = g;
-        else
+        if (g->forgotten)
             free_guest(g);
+        else
+            world.guests[kept++] = g;
     }
     world.nguests = kept;
 }
@@ -2163,7 +2638,7 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 
     for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
         counted |= v->tally.counts[i] != 0;
-    return g->asked && (counted || (g->alive && v->here));
+    return g->asked && (counted || (g->gone == 0 && v->here));
 }
 
 /*
@@ -2279,7 +2754,8 @@ static void settle_exits(uint64_t end)
 {
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
-        if (t == NULL || t->last_exit != FAULT || (t->guest->alive && end < t->exit_time + DOUBT))
+        if (t == NULL || t->last_exit != FAULT ||
+            (t->guest->gone == 0 && end < t->exit_time + DOUBT))
             continue;
         settle_exit(t);
         t->active = true; /* it has something to count */
@@ -2433,43 +2909,44 @@ static int event_id(const struct record *r)
 }
 
 /*
- * A thread was started with the id that t has: if it is another process's, t is gone, and
- * what it counted is given away now.  (In a recording, threads are of the same process
- * throughout.)
+ * A thread was started with the id that t has, which has ended, then: what it counted is given
+ * away.  Whose the new one is shows with its first event.
  */
-static void retire_thread(struct thread *t)
+static void end_thread(struct thread *t)
 {
-    if (process_of(t->tid) == t->guest->pid)
+    if (t->guest == NULL)
         return;
     settle_exit(t);
+    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
     if (!t->told)
-        give_counts(t, t->vcpu != NULL ? t->vcpu : vcpu_of(t->guest, UNKNOWN_VCPU));
-    t->guest->busy |= t->active;
+        give_counts(t, vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id));
     save_thread(t);
-    t->tid = 0;
-    drop_threads();
+    free(t->pending.keys);
+    *t = (struct thread){.tid = t->tid};
 }
 
 /*
  * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
- * thread but a process, whose id may have been a thread's before.
+ * thread but a process; and that whatever had that id before has ended.  (In a recording,
+ * threads are of the same process throughout.)
  */
 static void keep_birth(const struct event_type *type, const struct record *r, int tid)
 {
     int child = (int)field_value(r, type->fields[PID]);
     bool is_thread = (field_value(r, type->fields[CLONE_FLAGS]) & CLONE_THREAD) != 0;
+    struct thread *t = child <= 0 ? NULL : known_thread(child);
+    struct guest *g = child <= 0 ? NULL : known_guest(child);
 
     if (child <= 0)
         return;
-    if (is_thread) {
-        world.births[child % BIRTHS].tid = child;
-        world.births[child % BIRTHS].parent = tid;
-    } else if (world.births[child % BIRTHS].tid == child) {
-        world.births[child % BIRTHS].tid = 0;
-    }
-    struct thread *t = known_thread(child);
+    int pid = is_thread ? process_of(tid, r->time) : child;
+    world.births[(unsigned)child % BIRTHS] = (struct birth){child, pid};
+    if (is_recorded())
+        return;
     if (t != NULL)
-        retire_thread(t);
+        end_thread(t);
+    if (g != NULL)
+        end_guest(g, r->time);
 }
 
 /* Counts the next event of s. */
@@ -2489,9 +2966,14 @@ static void count(struct stream *s)
     }
     if (r->time < reading.start)
         return;
-    if (s->thread == NULL || s->thread->tid != tid)
-        s->thread = thread_of(tid, 0);
+    if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
+        s->thread->guest->former)
+        s->thread = thread_of(tid, 0, r->time);
     struct thread *t = s->thread;
+    if (t == NULL) {
+        world.unknown++;
+        return;
+    }
     t->active = true;
     if (type == &events[KVM_EXIT] || type == &events[KVM_ENTRY])
         settle_exit(t); /* while the vCPU is the one that exited */
@@ -2588,12 +3070,12 @@ static int name_file(int fd, char name[static NAME_MAX + 1])
     char path[64];
     int r = -1;
 
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    snprintf(path, sizeof(path), "self/fd/%d", fd);
     for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && r < 0; i++) {
         snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
         if (fd < 0)
             r = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        else if (linkat(AT_FDCWD, path, output.dir, name, AT_SYMLINK_FOLLOW) == 0)
+        else if (linkat(world.proc, path, output.dir, name, AT_SYMLINK_FOLLOW) == 0)
             r = fd;
     }
     if (r < 0)
@@ -2624,6 +3106,10 @@ static void save_subbuf(struct stream *s)
             fail_output();
     }
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
+    if (s->marked)
+        s->pages[reading.page.commit.offset +
+                 (is_big_endian() ? reading.page.commit.size - 4 : 3)] |= COMMIT_MISSED >> 24;
+    s->marked = false;
     if (!write_all(s->saved, s->pages, reading.page.size))
         fail_output();
     s->saved_size += reading.page.size;
@@ -3110,21 +3596,23 @@ static void find_metrics(void)
 /* Which vCPUs are instances: those with a row; and `?', or its counts would come and go. */
 static bool is_instance(const struct guest *g, const struct vcpu *v)
 {
-    return has_row(g, v) || (v->id == UNKNOWN_VCPU && g->alive && g->asked);
+    return !g->former && (has_row(g, v) || (v->id == UNKNOWN_VCPU && g->gone == 0 && g->asked));
 }
 
 /*
- * The id of a vCPU of process pid in PCP, which must never come to be another one's.  It
- * has 31 bits, and a process id 22: so the first vCPUs of a process have one that is only
- * theirs, also in the next run; the rest, the next of a sequence that starts elsewhere in
- * each run.
+ * The id of a vCPU of g in PCP, which must never come to be another one's.  It has 31 bits, and
+ * a process id 22: so the first vCPUs of a process have one that is only theirs, also in the
+ * next run; the rest, and those of a process whose id was another guest's before, the next of
+ * a sequence that starts elsewhere in each run.
  */
-static int instance_of(int pid, struct vcpu *v)
+static int instance_of(const struct guest *g, struct vcpu *v)
 {
-    if (v->instance == 0 && v->id == UNKNOWN_VCPU)
-        v->instance = pid * (PID_VCPUS + 1) + PID_VCPUS;
-    else if (v->instance == 0 && v->id < PID_VCPUS)
-        v->instance = pid * (PID_VCPUS + 1) + (int)v->id;
+    int first = g->pid * (PID_VCPUS + 1);
+
+    if (v->instance == 0 && !g->reused && v->id == UNKNOWN_VCPU)
+        v->instance = first + PID_VCPUS;
+    else if (v->instance == 0 && !g->reused && v->id < PID_VCPUS)
+        v->instance = first + (int)v->id;
     else if (v->instance == 0)
         v->instance = (1 << 30) | (metrics.next_instance++ & ((1 << 30) - 1));
     return v->instance;
@@ -3222,7 +3710,7 @@ static void describe_instance(
     snprintf(vcpus->ids[i].s, sizeof(vcpus->ids[i].s), "%d/%s", row->guest->pid, number);
     copy_name(vcpus->names[i].s, sizeof(vcpus->names[i].s), name, "");
     *instance = (struct mmv_instance){.indom = offset_of(f, &f->indom),
-        .id = instance_of(row->guest->pid, row->vcpu),
+        .id = instance_of(row->guest, row->vcpu),
         .name = offset_of(f, &vcpus->ids[i])};
     *label =
         (struct mmv_label){.flags = MMV_INSTANCE_LABEL, .serial = MMV_SERIAL, .id = instance->id};
@@ -3258,7 +3746,7 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
 
     uint64_t present = 0;
     for (size_t i = 0; i < n; i++)
-        present += rows[i].guest->alive && rows[i].vcpu->here;
+        present += rows[i].guest->gone == 0 && rows[i].vcpu->here;
     values[at++].value = present;
     values[at++].value = metrics.lost;
     values[at++].value = options.interval;
@@ -3396,7 +3884,7 @@ static void report_metrics(void)
         struct vcpu *v = rows[i].vcpu;
         for (int c = 0; c < NCOUNTERS; c++)
             v->totals[c] += v->tally.counts[c];
-        same = same && instances[i].id == instance_of(rows[i].guest->pid, v);
+        same = same && instances[i].id == instance_of(rows[i].guest, v);
     }
     if (same && !again) {
         set_values(f, rows, n);
@@ -3419,6 +3907,7 @@ static int open_mounted(const char *path, long magic)
     if (fd >= 0 && (fstatfs(fd, &fs) != 0 || (long)fs.f_type != magic)) {
         close(fd);
         fd = -1;
+        errno = ENOENT;
     }
     return fd;
 }
@@ -3438,6 +3927,21 @@ static int open_detached(const char *type)
         fd = (int)syscall(SYS_fsmount, context, MOUNT_CLOEXEC, 0);
     int error = errno;
     close(context);
+    errno = error;
+    return fd;
+}
+
+/*
+ * The root directory of a file system type: in a mount of our own, since the one at path, if any,
+ * may be read-only, hide something or be another's; where such mounts are not allowed, the
+ * one at path.  -1 with errno, as of the mount of our own.
+ */
+static int open_root(const char *type, const char *path, long magic)
+{
+    int fd = open_detached(type), error = errno;
+
+    if (fd < 0)
+        fd = open_mounted(path, magic);
     errno = error;
     return fd;
 }
@@ -3549,6 +4053,8 @@ static bool clean_up(void)
         return true;
     for (size_t i = 0; i < reading.nstreams; i++)
         close(reading.streams[i].fd);
+    for (size_t i = 0; i < trace.nwatches; i++)
+        close(trace.watches[i].dir);
     close(trace.hold);
     close(trace.dir);
     close(trace.life);
@@ -3656,23 +4162,48 @@ static const char *choose_events(bool software)
     return NULL;
 }
 
-/* Whether the kernel has the given module of KVM. */
-static bool has_module(const char *path)
+/* Whether the kernel has the given module of KVM; sysfs is the root of that. */
+static bool has_module(int sysfs, const char *path)
 {
-    if (access(path, F_OK) == 0)
+    if (faccessat(sysfs, path, F_OK, 0) == 0)
         return true;
     if (errno != ENOENT)
         fail_errno(path);
     return false;
 }
 
+/* Whether the host has only the software backend, which never fires kvm_exit. */
+static bool has_only_software(void)
+{
+    int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
+
+    if (sysfs < 0)
+        fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
+    bool software = has_module(sysfs, "module/kvm_pvm") && !has_module(sysfs, "module/kvm_intel") &&
+                    !has_module(sysfs, "module/kvm_amd");
+    close(sysfs);
+    return software;
+}
+
+/* Enables the events that are needed, and no others. */
+static void switch_events_on(void)
+{
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        if (!events[i].wanted)
+            continue;
+        snprintf(path, sizeof(path), "events/%s/filter", events[i].name);
+        set_in_instance(path, "0"); /* none */
+        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
+        set_in_instance(path, "1");
+    }
+}
+
 /* Reads the events' formats, decides which are needed here, and enables them. */
 static void enable_events(void)
 {
     static char text[1 << 16];
-    /* Without a hardware backend beside it, kvm_pvm never fires kvm_exit. */
-    bool software = has_module("/sys/module/kvm_pvm") && !has_module("/sys/module/kvm_intel") &&
-                    !has_module("/sys/module/kvm_amd");
     char path[64];
 
     for (int i = 0; i < NEVENTS; i++) {
@@ -3684,14 +4215,10 @@ static void enable_events(void)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
     }
-    const char *missed = choose_events(software);
+    const char *missed = choose_events(has_only_software());
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    for (int i = 0; i < NEVENTS; i++) {
-        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        if (events[i].wanted)
-            set_in_instance(path, "1");
-    }
+    switch_events_on();
 }
 
 /* Appends the instance's file of the given name to t: its size, if so wanted, and its bytes. */
@@ -3752,16 +4279,25 @@ static void save_formats(void)
     put_bytes(&output.clock, "", 1);
 }
 
+/* Makes guests of the processes of -p: they are meant, not what may have their ids later. */
+static void find_asked(void)
+{
+    for (size_t i = 0; i < options.npids; i++)
+        guest_of(options.pids[i], now(CLOCK_MONOTONIC))->asked = true;
+}
+
 /* Appends the ids of the threads of the processes of -p to t; gives how many. */
 static size_t put_threads(struct text *t)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < options.npids; i++) {
+    for (size_t i = 0; i < world.nguests; i++) {
         char path[64];
         struct dirent *e;
-        snprintf(path, sizeof(path), "/proc/%d/task", options.pids[i]);
-        DIR *d = see_dir(AT_FDCWD, path);
+        if (!world.guests[i]->asked || world.guests[i]->gone != 0)
+            continue;
+        snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
+        DIR *d = see_dir(world.proc, path);
         while ((e = see_entry(d)) != NULL) {
             if (parse_int(e->d_name) <= 0)
                 continue;
@@ -3787,8 +4323,10 @@ static void set_pids(void)
         before = n;
         t.size = 0;
         n = put_threads(&t);
+        if (n == 0 && reading.start == 0)
+            fail("-p: no such process (it has ended)");
         if (n == 0)
-            fail("-p: no such process (it has ended)"); /* and nothing set would trace all */
+            put_bytes(&t, "1 ", 2); /* with nothing set, all would be traced */
         put_bytes(&t, "", 1);
         set_in_instance("set_event_pid", t.s);
     } while (n > before);
@@ -3845,38 +4383,77 @@ static void open_streams(void)
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
     trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
-    trace.polls[POLL_NEW_VMS] = (struct pollfd){.fd = trace.new_vms, .events = POLLIN};
+    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = world.uevents, .events = POLLIN};
     watch_streams();
 }
 
-/* Opens debugfs's directory of virtual machines, if there is one, and watches it. */
+/* Opens debugfs's directory of virtual machines, if there is one. */
 static void open_debugfs(void)
 {
-    int debugfs = open_mounted("/sys/kernel/debug", DEBUGFS_MAGIC);
-    char path[64];
+    int debugfs = open_root("debugfs", "/sys/kernel/debug", DEBUGFS_MAGIC);
 
-    if (debugfs < 0 && (debugfs = open_detached("debugfs")) < 0)
+    if (debugfs < 0)
         return;
     world.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(debugfs);
-    trace.new_vms = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", world.debugfs);
-    if (trace.new_vms >= 0)
-        inotify_add_watch(trace.new_vms, path, IN_CREATE);
+}
+
+/* Has the kernel announce the virtual machines that are made, if it does. */
+static void open_uevents(void)
+{
+    enum { KOBJECT_UEVENT = 15 }; /* linux/netlink.h */
+    struct {
+        uint16_t family; /* AF_NETLINK */
+        uint16_t pad;    /* 0 */
+        uint32_t port;   /* 0: any */
+        uint32_t groups; /* 1: the kernel's own events */
+    } address = {.family = AF_NETLINK, .groups = 1};
+    int size = 1 << 20; /* bytes that may wait for us */
+
+    world.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
+    if (world.uevents < 0)
+        return;
+    setsockopt(world.uevents, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+    if (bind(world.uevents, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        close(world.uevents);
+        world.uevents = -1;
+    }
+}
+
+/*
+ * Opens procfs.  It has to be the host's: ids in events are those of the initial PID name space,
+ * and capabilities of another user name space hold for nothing that is looked at here.
+ */
+static void open_procfs(void)
+{
+    char pid[16], self[16];
+    struct stat st;
+    ssize_t size;
+
+    if ((world.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
+        fail("/proc: not procfs (mount it: mount -t proc nodev /proc)");
+    if (fstatat(world.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
+        fail("user name space: not the host's (run kvmstat as the host's root, in a container "
+             "without --userns)");
+    if (fstatat(world.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
+        fail("PID name space: not the host's (run kvmstat on the host, or in a container with "
+             "--pid=host)");
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    size = readlinkat(world.proc, "self", self, sizeof(self));
+    if (size != (ssize_t)strlen(pid) || memcmp(self, pid, strlen(pid)) != 0)
+        fail("/proc: of another PID name space (mount the host's: mount -t proc nodev /proc)");
 }
 
 /* Opens tracefs, which has the events of kvm. */
 static int open_tracefs(void)
 {
     static const char path[] = "/sys/kernel/tracing";
-    int fd = open_mounted(path, TRACEFS_MAGIC);
+    int fd = open_root("tracefs", path, TRACEFS_MAGIC);
 
-    if (fd < 0 && (fd = open_detached("tracefs")) < 0) {
-        int error = errno;
+    if (fd < 0 && errno == ENOSYS) {
         /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
-        if (error == ENOSYS)
-            fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
-        errno = error;
+        fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
+        errno = ENOSYS;
     }
     if (fd < 0)
         fail_errno(path);
@@ -3904,7 +4481,8 @@ static void set_watermark(const char *percent)
 /* Has the instance's buffers made, and finds out what their sub-buffers look like. */
 static void set_buffers(void)
 {
-    static char text[4096];
+    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* as of Linux 6.8 */
+    static char text[4096], subbuf_kib[32];
 
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set_in_instance("buffer_size_kb", text);
@@ -3913,11 +4491,191 @@ static void set_buffers(void)
     set_in_instance("options/overwrite", "1");
     set_in_instance("options/block", "0"); /* or poll() says that there is something, always */
     set_watermark(options.write == NULL ? "0" : WATERMARK);
+    if (*subbuf_kib == '\0')
+        read_file(trace.dir, subbuf_file, subbuf_kib, sizeof(subbuf_kib));
+    else
+        write_file(trace.dir, subbuf_file, subbuf_kib);
     if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
         fail_errno("events/header_page");
     if (!parse_header_page(&reading.page, text))
         fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
     reading.chunk = reading.page.size;
+}
+
+/*
+ * What others do in the instance.  Another program may switch its events off, empty its buffers or
+ * change their settings (trace-cmd reset -a does so in all instances): counts are too low
+ * then.  inotify tells of each such change, and costs nothing as long as there is none.
+ */
+
+/* Has inotify tell of changes in directory path of the instance, which ends in a slash. */
+static void watch_directory(const char *path)
+{
+    struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
+
+    snprintf(w.path, sizeof(w.path), "%s", path);
+    trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
+    if (w.dir < 0 || fchdir(w.dir) != 0)
+        fail_errno(path);
+    w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
+    if (w.wd < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
+    trace.watches[trace.nwatches++] = w;
+}
+
+/* Watches all of the instance that kvmstat needs to stay as it is. */
+static void watch_instance(void)
+{
+    char path[64];
+
+    trace.inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (trace.inotify < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_instances)", strerror(errno));
+    trace.polls[POLL_CHANGES] = (struct pollfd){.fd = trace.inotify, .events = POLLIN};
+    watch_directory("");
+    watch_directory("options/");
+    watch_directory("events/");
+    watch_directory("events/kvm/");
+    for (int i = 0; i < NEVENTS; i++) {
+        snprintf(path, sizeof(path), "events/%s/", events[i].name);
+        if (events[i].wanted)
+            watch_directory(path);
+    }
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        snprintf(path, sizeof(path), "per_cpu/cpu%d/", reading.streams[i].cpu);
+        watch_directory(path);
+    }
+    if (chdir("/") != 0)
+        fail_errno("/");
+}
+
+/* Notes that somebody changed the file name in directory path of the instance. */
+static void note_touched(const char *path, const char *name)
+{
+    enum { MAX_TOUCHED = 4 }; /* names that are told; they may be many */
+    char text[64 + NAME_MAX];
+    int size = snprintf(text, sizeof(text), ", %s%s", path, name);
+
+    trace.changed = true;
+    put_bytes(&trace.touched, "", 1);
+    trace.touched.size--;
+    if (strstr(trace.touched.s, text) != NULL)
+        return;
+    if (trace.ntouched++ < MAX_TOUCHED)
+        put_bytes(&trace.touched, text, (size_t)size);
+    else if (trace.ntouched == MAX_TOUCHED + 1)
+        put_bytes(&trace.touched, ", ...", 5);
+}
+
+/* Whether others' opening of the file takes events from its buffer, or stops it meanwhile. */
+static bool takes_events(const char *name)
+{
+    return strncmp(name, "trace_pipe", 10) == 0 ||
+           (strcmp(name, "trace") == 0 &&
+               faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
+}
+
+/* Notes what others did in the instance. */
+static void note_changes(void)
+{
+    static _Alignas(struct inotify_event) char room[1 << 14];
+    ssize_t size;
+
+    while ((size = read(trace.inotify, room, sizeof(room))) > 0) {
+        const struct inotify_event *e;
+        for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
+            e = (const struct inotify_event *)s;
+            const char *path = "", *name = e->len == 0 ? "" : e->name;
+            bool changed = (e->mask & (IN_MODIFY | IN_Q_OVERFLOW)) != 0;
+            for (size_t i = 0; i < trace.nwatches; i++)
+                path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
+            /* kvmstat -w changes buffer_percent itself, all the time. */
+            if (changed ? strcmp(name, "buffer_percent") != 0 : takes_events(name))
+                note_touched(path, name);
+        }
+    }
+}
+
+/* Forgets what s has read and not counted, and what its buffer lost up to now. */
+static void empty_stream(struct stream *s)
+{
+    s->nbytes = s->used = 0;
+    s->subbuf = (struct subbuf){.size = 0};
+    s->ready = s->has_next = false;
+}
+
+/*
+ * Sets the instance up again as it was, if others changed it.  What its buffers had is dropped: it
+ * may be of another clock.  In the recording, the next sub-buffers tell that there is a loss.
+ */
+static void mend_instance(void)
+{
+    char on[8] = "";
+
+    /* The kernel itself may switch it off: a trigger, or an oops. */
+    if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
+        note_touched("", "tracing_on");
+    note_changes();
+    if (!trace.changed)
+        return;
+    set_in_instance("tracing_on", "0");
+    set_in_instance("events/enable", "0");
+    set_in_instance("current_tracer", "nop");
+    set_buffers();
+    if (options.npids != 0)
+        set_pids();
+    write_file(trace.dir, "set_event_notrace_pid", ""); /* as of Linux 5.7 */
+    switch_events_on();
+    set_in_instance("trace", "");
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        empty_stream(&reading.streams[i]);
+        reading.streams[i].overrun = 0;
+        reading.streams[i].marked = true;
+    }
+    size_t ntouched = trace.ntouched, size = trace.touched.size;
+    set_in_instance("tracing_on", "1");
+    reading.gap = reading.mended = now(CLOCK_MONOTONIC);
+    note_changes(); /* these */
+    trace.ntouched = ntouched;
+    trace.touched.size = size;
+    trace.changed = false;
+}
+
+/* Ends kvmstat if the kvm module was unloaded: its events are gone, or others. */
+static void check_module(void)
+{
+    char path[64], on[8] = "";
+
+    for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
+        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
+        if (events[i].wanted && see_file(trace.dir, path, on, sizeof(on)) < 0 && errno == ENOENT)
+            *on = '0';
+    }
+    if (*on == '0') {
+        note_changes(); /* or somebody has just switched it off */
+        if (!trace.changed)
+            fail("kvm: unloaded (load it, and start kvmstat anew)");
+    }
+}
+
+/*
+ * Says, in one line, what others changed in the instance since the last report, and whether
+ * it was set right only in this one, which starts at the given time.  Whether there was something.
+ */
+static bool report_changes(uint64_t start)
+{
+    mend_instance();
+    check_module();
+    if (trace.ntouched != 0)
+        complain("%.*s: changed or read by another program (set right again; the counts of this "
+                 "report are too low)",
+            (int)trace.touched.size - 2, trace.touched.s + 2);
+    else if (reading.mended > start)
+        complain("tracing was set right again in this interval only (the counts of this report are "
+                 "too low)");
+    trace.ntouched = trace.touched.size = 0;
+    reading.lossy |= reading.mended > start;
+    return reading.mended > start;
 }
 
 /*
@@ -3948,6 +4706,7 @@ static void start_tracing(void)
         files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    find_clock_offset();
     int tracefs = open_tracefs();
     trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (trace.instances < 0 || !lock_instances())
@@ -3961,16 +4720,24 @@ static void start_tracing(void)
     create_instance();
     flock(trace.instances, LOCK_UN);
     set_buffers();
+    find_asked();
     if (options.npids != 0)
         set_pids();
     enable_events();
     if (options.write != NULL)
         save_formats();
     open_debugfs();
+    open_uevents();
     open_streams();
-    scan_guests();
+    world.search_again = options.npids == 0;
+    scan_machines();
+    scan_processes(true);
+    watch_instance();
     if (write(trace.hold, "1", 1) != 1)
         fail_errno("tracing_on");
+    note_changes(); /* that one */
+    trace.changed = false;
+    trace.touched.size = trace.ntouched = 0;
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
     see_present(reading.start);
@@ -3986,12 +4753,18 @@ static void start_tracing(void)
  * Streams: from trace_pipe_raw to events in the order of their stamps.
  */
 
-/* Says what of the events that s has cannot be true, and ends kvmstat. */
-static _Noreturn void fail_stream(const struct stream *s, const char *what)
+/*
+ * Says what of the events that s has cannot be true, and ends kvmstat; unless somebody else has
+ * changed the instance, which explains it: then s has no events until that is set right.
+ */
+static void fail_stream(struct stream *s, const char *what)
 {
     if (is_recorded())
         fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
-    fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
+    note_changes();
+    if (trace.ntouched == 0)
+        fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
+    empty_stream(s);
 }
 
 /* Adds to s what its CPU's buffer lost before the sub-buffer that was just opened. */
@@ -4007,12 +4780,16 @@ static void add_lost(struct stream *s)
     }
     /* Not from the sub-buffer: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (read_file(trace.dir, path, text, sizeof(text)) < 0)
-        fail_errno(path);
+    if (see_file(trace.dir, path, text, sizeof(text)) < 0) {
+        if (world.shortage == 0)
+            fail_errno(path);
+        s->lost_more = true;
+        return;
+    }
     if ((overrun = strstr(text, "\noverrun: ")) == NULL)
         fail("%s: not understood (is this kernel newer than kvmstat?)", path);
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
-    s->lost += total - s->overrun;
+    s->lost += total < s->overrun ? total : total - s->overrun; /* somebody emptied it */
     s->overrun = total;
 }
 
@@ -4083,8 +4860,10 @@ static bool next_subbuf(struct stream *s)
     if (s->used == s->nbytes && !read_pages(s))
         return false;
     size_t size = s->nbytes - s->used < reading.page.size ? s->nbytes - s->used : reading.page.size;
-    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page))
+    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page)) {
         fail_stream(s, "a sub-buffer that is larger than it can be");
+        return false;
+    }
     s->used += size;
     if (s->subbuf.missed)
         add_lost(s);
@@ -4101,10 +4880,11 @@ static bool fill(struct stream *s)
         if (!next_subbuf(s))
             return s->has_next = false;
     }
-    if (found < 0)
-        fail_stream(s, "a sub-buffer that makes no sense");
-    if (s->next.time > INT64_MAX)
-        fail_stream(s, "a time stamp that cannot be");
+    if (found < 0 || s->next.time > INT64_MAX) {
+        fail_stream(
+            s, found < 0 ? "a sub-buffer that makes no sense" : "a time stamp that cannot be");
+        return false;
+    }
     if (s->subbuf.missed) {
         s->gap = s->next.time;
         reading.gap = s->gap > reading.gap ? s->gap : reading.gap;
@@ -4408,13 +5188,13 @@ static void take_guest(uint64_t end)
         uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
         if (process == 0 || tid > INT_MAX)
             continue;
-        struct guest *g = guest_of((int)process);
+        struct guest *g = guest_of((int)process, 0);
         struct vcpu *v = id == UNKNOWN_VCPU ? NULL : vcpu_of(g, id);
         if (g->name == NULL || strcmp(g->name, name) != 0) {
             free(g->name);
             g->name = copy(name);
         }
-        struct thread *t = tid == 0 ? NULL : thread_of((int)tid, g->pid);
+        struct thread *t = tid == 0 ? NULL : thread_of((int)tid, g->pid, 0);
         if (t != NULL && t->guest == g) { /* or its id came into use again */
             t->vcpu = v;
             t->moved = own && v == NULL;
@@ -4638,7 +5418,6 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
     static uint64_t due;       /* when the next look is, at the pace of a busy host */
     static uint64_t attentive; /* until then the naps are short */
-    char event[4096];
     uint64_t t = now(CLOCK_MONOTONIC), nap = NAP;
 
     /* In a nap, a CPU with 1.2 million events a second fills half of the default buffer. */
@@ -4655,7 +5434,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
     /* With -w few events do not wake kvmstat: it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
     wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
-    if (trace.new_vms >= 0 && read(trace.new_vms, event, sizeof(event)) > 0) {
+    if (world.uevents >= 0 && read_uevents()) {
         attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
         due = 0;
     }
@@ -4895,6 +5674,27 @@ static void report_lost(uint64_t start)
     reading.lossy = true;
 }
 
+/* Says on stderr, in a line each, what else this report may lack. */
+static void report_doubts(void)
+{
+    if (world.unknown != 0)
+        complain("%" PRIu64 " events: of threads that ended before it was known whose they were "
+                 "(they are counted nowhere)",
+            world.unknown);
+    if (world.cut && !is_end_asked())
+        complain(
+            "process %d: more descriptors than a look can take (other guests' new vCPUs may be "
+            "missing; end that process)",
+            world.largest);
+    if (world.shortage != 0)
+        complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
+            strerror(world.shortage));
+    reading.lossy |= world.unknown != 0 || world.cut || world.shortage != 0;
+    world.unknown = 0;
+    world.cut = false;
+    world.shortage = 0;
+}
+
 /* Makes widths wide enough for line. */
 static void widen(int widths[NCOLUMNS], const struct line *line)
 {
@@ -5071,6 +5871,19 @@ static void parse_pids(const char *list)
     }
 }
 
+/* Refuses an interval that is meant for a process: -p $(pidof qemu) gives words, not a list. */
+static void check_interval(int pid)
+{
+    uint64_t seconds = options.interval / NSEC;
+    char word[21], name[64], other[64];
+
+    if (seconds == 0 || options.decimals != 0 || !comm_of(pid, name, sizeof(name)) ||
+        !comm_of((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
+        return;
+    snprintf(word, sizeof(word), "%" PRIu64, seconds);
+    usage_error("interval \"", word, "\": a process; pids of -p have commas between them");
+}
+
 /* Checks that what -p names are processes of this host. */
 static void check_pids(void)
 {
@@ -5081,8 +5894,9 @@ static void check_pids(void)
         snprintf(word, sizeof(word), "%d", pid);
         if (kill(pid, 0) != 0 && errno == ESRCH)
             usage_error("-p \"", word, "\": no such process");
-        if (process_of(pid) != pid)
+        if (process_of(pid, now(CLOCK_MONOTONIC)) != pid)
             usage_error("-p \"", word, "\": a thread; give its process");
+        check_interval(pid);
     }
 }
 
@@ -5114,7 +5928,9 @@ static void parse_operands(char **words)
     if (*words != NULL)
         parse_count(*words++);
     if (*words != NULL)
-        usage_error("\"", *words, "\": one operand too many");
+        usage_error("\"", *words,
+            options.npids == 0 ? "\": one operand too many"
+                               : "\": one operand too many; pids of -p have commas between them");
 }
 
 /* Refuses options that do not go together. */
@@ -5164,6 +5980,7 @@ static void parse_options(int argc, char **argv)
     check_combinations();
     if (is_recorded())
         return;
+    open_procfs();
     check_pids();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;
@@ -5197,12 +6014,16 @@ static void report(uint64_t start, uint64_t end, bool last)
     if (is_recorded()) {
         recall_present(start, end);
     } else {
-        scan_guests();
+        last |= report_changes(start); /* nothing that was in the buffers follows any more */
+        find_ended(options.npids != 0 || reading.gap > start);
+        scan_machines();
+        scan_processes(true);
         see_present(end);
     }
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
     report_lost(start);
+    report_doubts();
     if (options.metrics)
         report_metrics();
     format_stamp(end, stamp, sizeof(stamp));
@@ -5213,12 +6034,29 @@ static void report(uint64_t start, uint64_t end, bool last)
         say_nothing();
     said = nrows == 0;
     write_out(&t);
-    /* While there are missed intervals to report, their guests and threads may be gone already. */
-    if (!is_recorded() && now(CLOCK_MONOTONIC) < end + options.interval) {
-        forget_threads();
-        forget_guests();
+    if (!is_recorded()) {
+        forget_threads(end);
+        forget_guests(end);
     }
     clear_counts();
+}
+
+/* Whether all processes of -p have ended, and there is no event of them to report. */
+static bool is_over(void)
+{
+    uint64_t end = reading.drained;
+
+    for (size_t i = 0; i < world.nguests; i++) {
+        if (world.guests[i]->asked && world.guests[i]->gone == 0)
+            return false;
+    }
+    drain(now(CLOCK_MONOTONIC));
+    reading.drained = end;
+    for (size_t i = 0; i < world.space; i++) {
+        if (world.threads[i] != NULL && world.threads[i]->active)
+            return false;
+    }
+    return true;
 }
 
 /* Traces this host and reports it. */
@@ -5231,7 +6069,6 @@ static void report_host(void)
     if (options.metrics)
         open_metrics();
     catch_signals(&unblocked);
-    find_clock_offset();
     start_tracing();
     uint64_t end = reading.start;
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
@@ -5241,10 +6078,15 @@ static void report_host(void)
             uint64_t t = now(CLOCK_MONOTONIC);
             over = t >= end;
             drain(over ? end : t);
+            note_changes();
+            if (trace.changed)
+                mend_instance();
             if (world.fresh)
                 find_vcpus(false);
         }
         report(end - options.interval, end, n + 1 == options.count);
+        if (options.npids != 0 && is_over())
+            break;
     }
 }
 
@@ -5294,6 +6136,9 @@ int main(int argc, char **argv)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             fail("/dev/null: %s", strerror(errno));
     }
+    if (getrandom(&world.odd, sizeof(world.odd), GRND_NONBLOCK) < 0)
+        world.odd = now(CLOCK_REALTIME);
+    world.odd |= 1;
     parse_options(argc, argv);
     if (is_recorded())
         report_recording();

@@ -30,9 +30,9 @@ fails "not root, tracefs mounted" "/sys/kernel/tracing: Permission denied (run a
 	setpriv --reuid 65534 --regid 65534 --clear-groups "$kvmstat" 0.1 1
 umount /sys/kernel/tracing
 fails "no tracefs in the kernel" "/sys/kernel/tracing: No such device (the kernel has no tracefs: it \
-needs CONFIG_FTRACE and CONFIG_EVENT_TRACING)" inject fsopen ENODEV 1
+needs CONFIG_FTRACE and CONFIG_EVENT_TRACING)" inject fsopen ENODEV 2
 fails "no detached mounts" "/sys/kernel/tracing: Function not implemented (mount it: mount -t tracefs \
-nodev /sys/kernel/tracing)" inject fsopen ENOSYS 1
+nodev /sys/kernel/tracing)" inject fsopen ENOSYS 2
 fails "root without capabilities" "/sys/kernel/tracing: Operation not permitted (root lacks \
 CAP_SYS_ADMIN here, or the kernel is locked down)" \
 	setpriv --bounding-set -all --inh-caps -all "$kvmstat" 0.1 1
@@ -54,7 +54,7 @@ fails "kvm is not loaded" "kvm: not loaded (load it: modprobe kvm_intel, or kvm_
 fails "too much buffer" "buffer_size_kb: Cannot allocate memory (ask for less buffer with -b)" \
 	"$kvmstat" -b 1000000000 0.1 1
 fails "too few open files" "per_cpu/cpuN/trace_pipe_raw: Too many open files (raise the limit of open \
-files: ulimit -n, or sysctl fs.file-max)" prlimit --nofile=10:10 "$kvmstat" 0.1 1
+files: ulimit -n, or sysctl fs.file-max)" prlimit --nofile=13:13 "$kvmstat" 0.1 1
 prlimit --nofile=9:1000 "$kvmstat" 0.1 1 >/dev/null 2>&1
 is $? 0 "a soft limit of open files is raised"
 done_testing

@@ -80,7 +80,7 @@ is "$(grep -c '^write(1,' "$tmp/trace")" 5 "each report is one write"
 # Without debugfs, the descriptors of processes tell.
 start_guest two -n 0 -v 2 -T -s 1000
 two=$pid
-is "$(strace -qq -f -o /dev/null -e trace=fsopen -e inject=fsopen:error=EPERM:when=2+ \
+is "$(strace -qq -f -o /dev/null -e trace=fsopen -e inject=fsopen:error=EPERM:when=4+ \
 	"$kvmstat" -H 0.3 1 | awk '{ print $1, $2, ($3 > 0) }')" \
 	"$(printf '%s %s %s\n' "$before" 0 0 "$before" 1 0 "$two" 0 1 "$two" 1 1)" \
 	"no debugfs: rows from /proc, vCPUs from the threads' names"

@@ -275,6 +275,9 @@ static void clear_streams(void)
     reading.nstreams = 0;
 }
 
+/* The directory of procfs. */
+static int procfs;
+
 /* Forgets guests and their threads. */
 static void clear_world(void)
 {
@@ -285,7 +288,9 @@ static void clear_world(void)
         free_guest(world.guests[i]);
     free(world.guests);
     memset(&world, 0, sizeof(world));
-    world.debugfs = -1;
+    world.odd = 1;
+    world.proc = procfs;
+    world.debugfs = world.uevents = -1;
 }
 
 /* Forgets the host, its guests and its events. */
@@ -316,7 +321,7 @@ static void clear(void)
 /* Makes the thread tid of process pid known, which runs vCPU id, or one that its events tell. */
 static void add_thread(int tid, int pid, long id)
 {
-    struct thread *t = thread_of(tid, pid);
+    struct thread *t = thread_of(tid, pid, 0);
 
     t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
     t->fresh = world.fresh = false;
@@ -325,10 +330,10 @@ static void add_thread(int tid, int pid, long id)
 /* A vCPU that is there, of process pid. */
 static struct vcpu *add_vcpu(int pid, long id)
 {
-    struct guest *g = guest_of(pid);
+    struct guest *g = guest_of(pid, 0);
     struct vcpu *v = vcpu_of(g, id);
 
-    g->alive = true;
+    g->gone = 0;
     v->here = id != UNKNOWN_VCPU;
     return v;
 }
@@ -337,12 +342,9 @@ static struct vcpu *add_vcpu(int pid, long id)
 static const uint64_t *counts_of(int pid, long id)
 {
     static const uint64_t none[NCOUNTERS];
-    size_t i = guest_index(pid);
+    const struct guest *g = known_guest(pid);
 
-    if (i == world.nguests || world.guests[i]->pid != pid)
-        return none;
-    const struct guest *g = world.guests[i];
-    for (size_t j = 0; j < g->nvcpus; j++) {
+    for (size_t j = 0; g != NULL && j < g->nvcpus; j++) {
         if (g->vcpus[j]->id == id)
             return g->vcpus[j]->tally.counts;
     }
@@ -446,6 +448,10 @@ static void encode(const struct sent *e, uint8_t record[EVENT])
     uint16_t id = (uint16_t)events[e->event].id;
     uint64_t values[NFIELDS];
 
+    struct birth *b = &world.births[(unsigned)e->tid % BIRTHS];
+
+    if (b->tid == 0) /* unless it is told otherwise, a thread is a process */
+        *b = (struct birth){e->tid, e->tid};
     memset(record, 0, EVENT);
     memcpy(record, &id, sizeof(id));
     memcpy(values, e->values, sizeof(values));
@@ -772,8 +778,8 @@ struct scenario {
 /* Starts the next interval, as report() does. */
 static void end_interval(void)
 {
-    forget_threads();
-    forget_guests();
+    forget_threads(UINT64_MAX);
+    forget_guests(UINT64_MAX);
     clear_counts();
 }
 
@@ -781,9 +787,9 @@ static void end_interval(void)
 static void report_to(uint64_t sums[NCOUNTERS], uint64_t end)
 {
     struct line line;
-    struct guest *g = guest_of(TID);
+    struct guest *g = guest_of(TID, 0);
 
-    g->alive = true;
+    g->gone = 0;
     read_until(UINT64_MAX);
     settle_exits(end);
     find_vcpus(true);
@@ -896,7 +902,7 @@ static void test_doubt(void)
     ok(sums[EXITS] == 1 && sums[EPTV] == 1, "a second later it is an eptv");
     put_letter(0, DOUBT + 2, 'p');
     read_until(UINT64_MAX);
-    guest_of(TID)->alive = false;
+    guest_of(TID, 0)->gone = 1;
     settle_exits(DOUBT + 3);
     ok(counts_of(TID, 0)[EPTV] == 1, "or at once, when the guest is gone");
 }
@@ -908,7 +914,7 @@ static void test_doubt(void)
 /* The key of vCPU 0 of TID with the given id; all 0 if there is none. */
 static struct key key_at(uint64_t id)
 {
-    const struct tally *t = &vcpu_of(guest_of(TID), 0)->tally;
+    const struct tally *t = &vcpu_of(guest_of(TID, 0), 0)->tally;
 
     for (size_t i = 0; i < t->nkeys; i++) {
         if (t->keys[i].id == id)
@@ -998,7 +1004,7 @@ static void test_user_exit_times(void)
     make_table(VMEXIT);
     memset(event_of_id, 0, sizeof(event_of_id));
     choose_events(true);
-    (*thread_slot(TID))->vcpu = vcpu_of(guest_of(TID), 0);
+    (*thread_slot(TID))->vcpu = vcpu_of(guest_of(TID, 0), 0);
     put(0, 100, &hlt);
     put(0, 110, &unload);
     put(0, 150, &load);
@@ -1061,12 +1067,12 @@ static void test_many_keys(void)
             put(0, time++, &write);
         if (i % 100 == 0) {
             read_until(UINT64_MAX);
-            t = &vcpu_of(guest_of(TID), 0)->tally;
+            t = &vcpu_of(guest_of(TID, 0), 0)->tally;
             most = t->nkeys > most ? t->nkeys : most;
         }
     }
     read_until(UINT64_MAX);
-    t = &vcpu_of(guest_of(TID), 0)->tally;
+    t = &vcpu_of(guest_of(TID, 0), 0)->tally;
     for (size_t i = 0; i < t->nkeys; i++)
         count += t->keys[i].count;
     ok(count == KEYS + HOT, "20000 addresses: nothing is lost");
@@ -1255,7 +1261,7 @@ static enum counter column_of(const struct sent *e)
     uint8_t record[EVENT];
     struct stream s = {.next = {.time = 1, .data = record, .size = EVENT}};
     enum counter found = NCOUNTERS;
-    struct thread *t = thread_of(TID, 0);
+    struct thread *t = thread_of(TID, TID, 0);
     uint64_t sum = 0;
 
     /* As if the thread were new. */
@@ -1430,7 +1436,12 @@ static void test_processes(void)
         "a thread that is gone counts for the process that started it");
     e = vmx_exit(TID + 3, 3, 12);
     count_one(&e);
-    ok(counts_of(TID + 3, 3)[HALTX] == 1, "one that nobody was seen to start is a process");
+    ok(counts_of(TID + 3, 3)[HALTX] == 1, "a process counts for itself");
+    e = vmx_exit(TID + 4, 3, 12);
+    world.births[TID % BIRTHS + 4] = (struct birth){TID + 4, 0};
+    count_one(&e);
+    ok(world.unknown == 1 && known_guest(TID + 4) == NULL,
+        "one that nobody was seen to start, and that is gone, counts nowhere, and that is noted");
     ok(world.nguests == 2 && world.guests[0]->pid == TID,
         "the one who starts a thread is no guest by that");
     start_task(TID + 2, TID + 40, false);
@@ -1439,17 +1450,24 @@ static void test_processes(void)
     ok(counts_of(TID + 40, 0)[HALTX] == 1, "a process that a thread started is one of its own");
     start_thread(TID + 10, TID + 11);
     start_thread(TID + 11, TID + 10);
-    int process = process_of(TID + 10);
-    ok(process == TID + 10 || process == TID + 11,
+    ok(process_of(TID + 10, 0) == TID + 10 && process_of(TID + 11, 0) == TID + 10,
         "numbers that came into use again are no endless loop");
-    start_thread(TID + 20, TID + 21 + BIRTHS);
+    start_thread(TID + 20, TID + 21 + (int)BIRTHS);
     start_thread(TID + 30, TID + 21);
-    ok(process_of(TID + 21) == TID + 30 && process_of(TID + 21 + BIRTHS) == TID + 21 + BIRTHS,
+    ok(process_of(TID + 21, 0) == TID + 30 && process_of(TID + 21 + (int)BIRTHS, 0) == 0,
         "a later thread in the same place is not taken for the earlier one");
-    start_thread(TID + 60, TID + 61);
-    start_task(TID + 70, TID + 61 + BIRTHS, false);
-    ok(process_of(TID + 61) == TID + 60, "and a later process there changes nothing");
-    ok(process_of((int)getpid()) == (int)getpid(), "a process that is there is found by /proc");
+    uint64_t t = now(CLOCK_MONOTONIC);
+    ok(process_of((int)getpid(), t) == (int)getpid(), "a process that is there is found by /proc");
+    usleep(50000); /* more than a clock tick */
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    ok(process_then(child, now(CLOCK_MONOTONIC)) == child && process_then(child, t) == 0,
+        "but not for an event before its start");
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
 }
 
 /* Which process one is that is just ending. */
@@ -1465,12 +1483,13 @@ static void test_ending(void)
         if (child == 0)
             _exit(0);
         bool same = child > 0;
+        int process;
         while (same && kill(child, 0) == 0)
-            same = process_of(child) == child;
+            same = (process = process_then(child, now(CLOCK_MONOTONIC))) == child || process == 0;
         right += same;
     }
     signal(SIGCHLD, SIG_DFL);
-    ok(right == PROCESSES, "each of %d processes is its own while it ends", PROCESSES);
+    ok(right == PROCESSES, "each of %d processes is its own, or none, while it ends", PROCESSES);
 }
 
 /*
@@ -1496,8 +1515,7 @@ static void test_used_again(enum host host, const struct sent *e, enum counter c
     put(0, 5, &other);
     put(0, 6, e);
     read_until(6);
-    ok(counts_of(TID, 0)[counter] == 2 && world.guests[0]->busy,
-        "one of another: the first one's counts stay");
+    ok(counts_of(TID, 0)[counter] == 2, "one of another: the first one's counts stay");
     put(0, 7, e);
     put(0, 8, e);
     read_until(9);
@@ -1545,12 +1563,12 @@ static void test_threads(void)
     make_host(HARDWARE, 1);
     for (int round = 1; round <= 2; round++) {
         for (int i = THREADS - 1; i >= 0; i--) {
-            struct sent e = vmx_exit(TID + i * 64, (uint64_t)i, 12);
+            struct sent e = vmx_exit(TID + i * 16, (uint64_t)i, 12);
             count_one(&e);
         }
     }
     for (int i = 0; i < THREADS; i++)
-        same &= counts_of(TID + i * 64, i)[HALTX] == 2 && world.guests[i]->pid == TID + i * 64;
+        same &= counts_of(TID + i * 16, i)[HALTX] == 2 && world.guests[i]->pid == TID + i * 16;
     ok(same && world.nguests == THREADS, "%d threads count apart from each other", THREADS);
 }
 
@@ -1561,7 +1579,7 @@ static void test_find_vcpu(void)
 
     make_host(SOFTWARE, 1);
     add_vcpu(TID, 4);
-    vcpu_of(guest_of(TID), 5); /* of a virtual machine that is gone */
+    vcpu_of(guest_of(TID, 0), 5); /* of a virtual machine that is gone */
     count_one(&e);
     find_vcpus(true);
     ok(counts_of(TID, 4)[HALTX] == 1, "a guest's only vCPU is the one that its threads run");
@@ -1615,7 +1633,7 @@ static void forget_last_thread(void)
     put(0, 1, &before);
     read_until(UINT64_MAX);
     find_vcpus(true);
-    world.guests[0]->alive = false;
+    world.guests[0]->gone = 1;
     end_interval();
     if (world.nguests != 1 || world.nthreads != 1)
         exit(2); /* more of its events may come */
@@ -2488,28 +2506,28 @@ static void test_rows(void)
     add_vcpu(99, 2);
     add_vcpu(8, UNKNOWN_VCPU)->tally.counts[EMUL] = 1;
     add_vcpu(8, 255);
-    vcpu_of(guest_of(8), 1); /* of a virtual machine that is gone */
+    vcpu_of(guest_of(8, 0), 1); /* of a virtual machine that is gone */
     is_rows("", false,
         HEAD "\n     8  255" ZEROS "\n     8    ? |      0 :      0      0      0      0      0 |"
              "      0      1      0\n    99    0" ZEROS "\n    99    2" ZEROS "\n    99   10" ZEROS
              "\n",
         "rows are in order of pid and vCPU, ? last, under a header");
     add_vcpu(8, UNKNOWN_VCPU)->tally.counts[EMUL] = 0;
-    guest_of(99)->alive = false;
+    guest_of(99, 0)->gone = 1;
     is_rows("", false, "     8  255" ZEROS "\n",
         "the vCPU ? and guests that are gone have a row if they counted");
-    vcpu_of(guest_of(99), 2)->tally.counts[EPTV] = 1;
+    vcpu_of(guest_of(99, 0), 2)->tally.counts[EPTV] = 1;
     int pids[] = {7, 99};
     options.pids = pids;
     options.npids = SIZE(pids);
-    guest_of(8)->asked = is_asked_for(8);
+    guest_of(8, 0)->asked = is_asked_for(8);
     is_rows("", false,
         "    99    2 |      0 :      0      0      0      0      0 |      0      0      1\n",
         "-p leaves other processes' rows out");
     pids[0] = 8;
     options.npids = 1;
-    guest_of(8)->asked = is_asked_for(8);
-    guest_of(99)->asked = is_asked_for(99);
+    guest_of(8, 0)->asked = is_asked_for(8);
+    guest_of(99, 0)->asked = is_asked_for(99);
     is_rows("", false, "     8  255" ZEROS "\n", "-p has rows of vCPUs that do nothing");
     options.pids = NULL;
     options.npids = 0;
@@ -2524,7 +2542,7 @@ static void test_row_options(void)
     is_rows("1700000000.50", true, "1700000000.50\t99\t0\t5\t0\t0\t0\t0\t0\t0\t0\t0\n",
         "-H -T: the time is the first field");
     options.names = true;
-    guest_of(99)->name = strdup("a\tb");
+    guest_of(99, 0)->name = strdup("a\tb");
     is_rows("", true, "99\t0\t5\t0\t0\t0\t0\t0\t0\t0\t0\ta\\x09b\n",
         "-H -n: the name is the last field");
     options.no_header = false;
@@ -2576,6 +2594,8 @@ int main(int argc, char **argv)
         captures = "captures";        /* run from tests/ */
     setvbuf(stdout, NULL, _IOLBF, 0); /* so that a child has nothing to print again */
     make_temporary();
+    procfs = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    clear_world();
     test_captures(false);
     test_captures(true);
     test_old_kernels();
