@@ -70,7 +70,7 @@ is "$(name_of -name 'debug-threads=on,guest=a,,b=c')" 'a,b=c' "-n: -name guest=,
 is "$(name_of --id fire)" fire "-n: --id x"
 is "$(name_of --name=cros)" cros "-n: --name=x"
 is "$(name_of)" guest "-n: else the process's name"
-is "$(name_of -name $'a\e[31mb\tc\xff\u00e9\u0085')" 'a\x1b[31mb\x09c\xff'$'\u00e9''\xc2\x85' \
+is "$(name_of -name $'a\e[31mb\tc\xff\xc3\xa9\xc2\x85')" 'a\x1b[31mb\x09c\xff'$'\xc3\xa9''\xc2\x85' \
 	"-n: control characters and what is no UTF-8 are escaped"
 
 # A reader never sees half a report.
