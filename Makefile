@@ -56,7 +56,7 @@ lint:
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
 	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
-		tests/bench-amd tests/bench-amd-init tests/fuzz .ci/run
+		tests/bench-amd tests/bench-amd-init tests/fresh-root tests/fuzz .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
