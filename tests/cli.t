@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The command line: what is refused, why, and before anything is touched.
 . "$(dirname "$0")/lib.sh"
+needs strace
 
 usage='usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
                [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]'

@@ -3,9 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
-for tool in mandoc trace-cmd kernelshark; do
-	command -v $tool >/dev/null || skip_all "needs $tool"
-done
+needs col mandoc trace-cmd kernelshark
 
 mkdir "$tmp/bin"
 # Only the times are shorter: an interval above a second is 0.3, and 4 reports are enough.

@@ -2,6 +2,7 @@
 # Errors: one line that says what to do, status 1, and nothing to clean up.
 . "$(dirname "$0")/lib.sh"
 live_host
+needs strace
 
 own_name
 chmod 755 "$tmp"

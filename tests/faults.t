@@ -4,7 +4,7 @@
 # "missed" are runs in which the call was not reached, as they differ.
 . "$(dirname "$0")/lib.sh"
 live_host
-command -v strace >/dev/null || skip_all "needs strace"
+needs pgrep strace
 
 capture=$here/captures/vmx-6.1-mix2irq.dat
 first=40 # occurrences of a call that all fail in turn; of those after them, each tenth does

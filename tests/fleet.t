@@ -4,9 +4,7 @@
 live_host
 . "$here/pcp.sh"
 has_pcp
-for tool in curl pmlogger pmrep pmval prometheus; do
-	command -v $tool >/dev/null || skip_all "needs $tool"
-done
+needs col curl mandoc pmrep prometheus systemd-analyze
 alone
 own_name
 cd "$tmp" || exit 1
@@ -126,10 +124,8 @@ like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"
 ok $? "but not the others"
 
 # The unit of systemd: valid, and what it starts works.
-if command -v systemd-analyze >/dev/null; then # where Debian has pcp, it is there
-	readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
-	is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
-fi
+readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
+is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
 is "$(readme '[Unit]' | sed -n 's/^ExecStart=//p')" "/usr/local/bin/$(head -n 1 commands | sed 's/ >.*//')" \
 	"and starts what the command starts"
 kill "$kvm"

@@ -5,7 +5,7 @@ cd "$top" || exit 1
 
 echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
 	clang -fsanitize=fuzzer,address -o "$tmp/fuzzer" -x c - 2>/dev/null ||
-	skip_all "needs clang and its libFuzzer"
+	skip_all "needs clang and its libFuzzer (packages clang and libclang-rt-14-dev)"
 FUZZ_SECONDS=0 tests/fuzz >"$tmp/out" 2>&1
 is "$?$(grep -v ' inputs, ' "$tmp/out")" 0 "the inputs in tests/corpus"
 is "$(grep -c ' inputs, ' "$tmp/out")" 5 "of all fuzzers"

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
-command -v trace-cmd >/dev/null || skip_all "needs trace-cmd"
+needs trace-cmd
 
 captures=$here/captures
 

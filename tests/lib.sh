@@ -167,6 +167,28 @@ skip_all() {
 	exit 0
 }
 
+# Debian's packages of the programs that have other names.
+declare -A package=([busybox]=busybox-static [col]=bsdextrautils [musl-gcc]=musl-tools [pgrep]=procps
+	[pmrep]=pcp [qemu-system-x86_64]=qemu-system-x86 [systemd-analyze]=systemd)
+
+# missing PROGRAM...: says which of them is not here, and which package has it
+missing() {
+	local program
+	for program; do
+		if ! command -v "$program" >/dev/null; then
+			echo "$program (package ${package[$program]:-$program})"
+			return
+		fi
+	done
+	return 1
+}
+
+# needs PROGRAM...: leaves the whole test out where one of them is missing
+needs() {
+	local what
+	! what=$(missing "$@") || skip_all "needs $what"
+}
+
 # Tests of a live host need root and KVM.  They look at tracefs through a mount of
 # their own, which is in a mount name space of their own and not where kvmstat
 # would find it: for kvmstat, tracefs and debugfs are not mounted, whatever the host has.
@@ -185,12 +207,16 @@ instances=$tmp/tracefs/instances
 
 # For tests that look at all rows: no guest of others is to run.
 alone() {
-	[ -z "$(find /proc/[0-9]*/fd -lname anon_inode:kvm-vm 2>/dev/null)" ] ||
-		skip_all "a virtual machine is running that is not the tests'"
+	local other name
+	other=$(find /proc/[0-9]*/fd -lname anon_inode:kvm-vm 2>/dev/null | cut -d / -f 3 | head -n 1)
+	[ -n "$other" ] || return 0
+	name=$("$kvmstat" -Hn -p "$other" 0.1 1 2>/dev/null | cut -f 12 | uniq)
+	skip_all "a virtual machine is running that is not the tests': ${name:-?}, process $other ($(cat "/proc/$other/comm"))"
 }
 
 # own_name: gives the kvmstat under test a process name that no other has
 own_name() {
+	needs pgrep
 	name=kvms$$
 	cp "$kvmstat" "$tmp/$name"
 	kvmstat=$tmp/$name

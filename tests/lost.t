@@ -4,6 +4,7 @@
 live_host
 [ "$(nproc)" -ge 2 ] || skip_all "needs two CPUs"
 alone
+needs strace
 
 # sum FILE: of the events that the lines in it say were lost
 sum() {

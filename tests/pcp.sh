@@ -11,7 +11,7 @@ mmv=$PCP_TMP_DIR/mmv
 PATH=/usr/bin:$PATH
 
 has_pcp() {
-	[ -e "$pmdas/mmv/pmda_mmv.so" ] || skip_all "needs pcp"
+	[ -e "$pmdas/mmv/pmda_mmv.so" ] || skip_all "needs pmda_mmv.so (package pcp)"
 	mkdir -p "$mmv"
 	chmod 755 "$tmp" "$PCP_TMP_DIR"
 	printf 'root {\n\tmmv 70:*:*\n}\n' >"$tmp/names"

@@ -4,6 +4,7 @@
 live_host
 . "$here/pcp.sh"
 has_pcp
+needs col mandoc
 alone
 own_name
 counters='exits haltx irqx irqwx iox mmiox irqs emul eptv'

@@ -2,7 +2,7 @@
 # A real monitor: QEMU boots its firmware with KVM.
 . "$(dirname "$0")/lib.sh"
 live_host
-command -v qemu-system-x86_64 >/dev/null || skip_all "needs qemu-system-x86_64"
+needs qemu-system-x86_64
 
 qemu() {
 	start "$1" qemu-system-x86_64 -enable-kvm -cpu host,-arch-capabilities -m 64 -display none \

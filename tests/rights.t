@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
+needs pgrep strace
 # A node that all users may open, in the test's own mount name space.
 mknod -m 666 "$tmp/kvm" c "0x$(stat -c %t /dev/kvm)" "0x$(stat -c %T /dev/kvm)"
 mount --bind "$tmp/kvm" /dev/kvm

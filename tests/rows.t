@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
+needs strace
 
 header='   pid vcpu |  exits :  haltx   irqx  irqwx    iox  mmiox |   irqs   emul   eptv'
 
