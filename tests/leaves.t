@@ -17,6 +17,8 @@ host() {
 
 own_name
 start_guest guest -n 0 -l oh -s 200 -v 2
+# However the test ends; then its processes may have files there open for a moment.
+trap '[ ! -e "$instances/theirs" ] || until_true 5 rmdir "$instances/theirs" 2>/dev/null; clean_up' EXIT
 mkdir "$instances/theirs"
 echo 1 >"$instances/theirs/events/kvm/kvm_userspace_exit/enable"
 echo 1 >"$instances/theirs/events/sched/sched_switch/enable"
