@@ -13,11 +13,14 @@ all: kvmstat
 kvmstat: kvmstat.c
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
 
-tests/guest: tests/guest.c
+tests/guest: tests/guest.c tests/machine.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/guest.c
 
+tests/monitor: tests/monitor.c tests/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/monitor.c
+
 # What the tests run; see tests/check
-check: all tests/guest
+check: all tests/guest tests/monitor
 	tests/check
 
 # An AMD host, emulated; part of check
@@ -49,10 +52,10 @@ demo: all tests/guest
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;
 # mandoc: a manual that kvmstat.1 refers to need not be installed where this runs
 lint:
-	clang-format --dry-run --Werror kvmstat.c tests/*.c
+	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/*.h
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
-		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/clock.c tests/guest.c tests/reader.c
+		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/clock.c tests/guest.c tests/monitor.c tests/reader.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
 	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
@@ -69,6 +72,6 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvmstat $(DESTDIR)$(MANDIR)/man1/kvmstat.1
 
 clean:
-	rm -rf kvmstat tests/guest tests/unit tests/build
+	rm -rf kvmstat tests/guest tests/monitor tests/unit tests/build
 
 .PHONY: all check check-amd load bench bench-amd fuzz demo lint install uninstall clean

@@ -8,29 +8,18 @@
  */
 
 #define _GNU_SOURCE
-#include <err.h>
+#include "machine.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/types.h>
 #include <time.h>
-#include <unistd.h>
 
 #define MAX_VCPUS 1024
-#define RAM_SIZE 0x80000u   /* bytes of guest memory, from address 0 */
-#define CODE 0x1000u        /* the program's guest physical address */
 #define HANDLER 0x800u      /* the interrupt handler's (an IRET) */
 #define MMIO 0xd0000u       /* an address with no memory behind it */
 #define TOUCH 0x20000u      /* memory for letter t, a page a loop */
@@ -38,11 +27,6 @@
 #define PORT_PLAIN 0x10     /* letters o, i */
 #define PORT_INTERRUPT 0x20 /* letter q: inject one when the guest can take it */
 #define PORT_DONE 0x30      /* the loop is over */
-
-/* The columns of a row, by KVM's names for them. */
-static const char *const wanted[] = {"exits", "halt_exits", "irq_exits", "irq_window_exits",
-    "io_exits", "mmio_exits", "irq_injections", "insn_emulation", "pf_fixed"};
-#define NWANTED (sizeof(wanted) / sizeof(wanted[0]))
 
 struct vcpu {
     int fd;              /* the vCPU's descriptor */
@@ -187,24 +171,10 @@ static void run_in_turn(void)
 static void create_vcpu(int kvm, int vm, int id)
 {
     struct vcpu *v = &vcpus[id];
-    struct kvm_sregs sregs;
-    struct kvm_regs regs = {.rip = CODE, .rflags = 2, .rsp = 0x7000};
-    int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 
     v->id = id;
     v->cpu = id;
-    v->fd = ioctl(vm, KVM_CREATE_VCPU, id);
-    if (v->fd < 0 || size < 0)
-        err(1, "KVM_CREATE_VCPU");
-    v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
-    if (v->run == MAP_FAILED)
-        err(1, "mmap of vCPU %d", id);
-    if (ioctl(v->fd, KVM_GET_SREGS, &sregs) < 0)
-        err(1, "KVM_GET_SREGS");
-    sregs.cs.base = 0;
-    sregs.cs.selector = 0;
-    if (ioctl(v->fd, KVM_SET_SREGS, &sregs) < 0 || ioctl(v->fd, KVM_SET_REGS, &regs) < 0)
-        err(1, "KVM_SET_REGS");
+    v->fd = make_vcpu(kvm, vm, id, &v->run);
     if (irqchip) {
         struct kvm_mp_state runnable = {KVM_MP_STATE_RUNNABLE};
         if (ioctl(v->fd, KVM_SET_MP_STATE, &runnable) < 0)
@@ -215,54 +185,18 @@ static void create_vcpu(int kvm, int vm, int id)
 /* Makes the machine: memory, program, vCPUs. */
 static void create(void)
 {
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
-    uint8_t *ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int kvm = open_kvm();
+    uint8_t *ram;
+    int vm = make_machine(kvm, &ram);
 
-    if (vm < 0 || ram == MAP_FAILED)
-        err(1, "/dev/kvm");
     assemble(ram + CODE);
     ram[HANDLER] = 0xcf; /* iret */
     uint16_t handler = HANDLER;
     memcpy(ram + VECTOR * 4, &handler, 2);
-    struct kvm_userspace_memory_region region = {
-        .memory_size = RAM_SIZE, .userspace_addr = (uintptr_t)ram};
-    if (ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000) < 0 ||
-        ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-        err(1, "KVM_SET_USER_MEMORY_REGION");
     if (irqchip && ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
         err(1, "KVM_CREATE_IRQCHIP");
     for (int i = 0; i < nvcpus; i++)
         create_vcpu(kvm, vm, i);
-}
-
-/* Prints what KVM counted for v: pid, vCPU, thread, then a field for each of wanted. */
-static void print_stats(const struct vcpu *v)
-{
-    int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
-    struct kvm_stats_header h;
-
-    if (fd < 0 || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
-        err(1, "KVM_GET_STATS_FD");
-    printf("%d\t%d", (int)getpid(), v->id);
-    for (size_t w = 0; w < NWANTED; w++) {
-        uint64_t value = 0;
-        for (uint32_t i = 0; i < h.num_desc; i++) {
-            struct {
-                struct kvm_stats_desc d; /* as the kernel has it */
-                char name[256];          /* of h.name_size bytes */
-            } desc;
-            size_t size = sizeof(desc.d) + h.name_size;
-            if (pread(fd, &desc, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
-                err(1, "statistics of vCPU %d", v->id);
-            if (strcmp(desc.d.name, wanted[w]) == 0 &&
-                pread(fd, &value, 8, (off_t)(h.data_offset + desc.d.offset)) != 8)
-                err(1, "statistics of vCPU %d", v->id);
-        }
-        printf("\t%llu", (unsigned long long)value);
-    }
-    printf("\n");
-    close(fd);
 }
 
 static void usage(void)
@@ -278,15 +212,6 @@ static void usage(void)
           "  -w  when done, stay until stdin ends    -N  ignored, with all that follows\n",
         stderr);
     exit(2);
-}
-
-/* Waits for a line, or the end, of stdin. */
-static void await_stdin(void)
-{
-    char c;
-
-    while (read(0, &c, 1) == 1 && c != '\n')
-        ;
 }
 
 int main(int argc, char **argv)
@@ -335,7 +260,7 @@ int main(int argc, char **argv)
             pthread_join(vcpus[i].thread, NULL);
     }
     for (int i = 0; i < nvcpus; i++)
-        print_stats(&vcpus[i]);
+        print_stats(vcpus[i].fd, i);
     if (fflush(stdout) != 0)
         err(1, "stdout");
     if (linger)

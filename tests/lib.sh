@@ -6,6 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(dirname "$here")
 kvmstat=${KVMSTAT:-$top/kvmstat}
 guest=${GUEST:-$here/guest}
+monitor=${MONITOR:-$here/monitor}
 tmp=$(mktemp -d) || exit 1
 tests=0 failed=0
 children=()
@@ -95,6 +96,12 @@ start() {
 start_guest() {
 	start "$1" "$guest" "${@:2}"
 	until_true 10 grep -qs '^guest' "$tmp/$1.err"
+}
+
+# start_monitor NAME OPTIONS...: the same with the monitor of odd habits
+start_monitor() {
+	start "$1" "$monitor" "${@:2}"
+	until_true 10 grep -qs '^monitor' "$tmp/$1.err"
 }
 
 # start_kvmstat NAME OPTIONS...: starts kvmstat, and waits until it traces
