@@ -19,8 +19,11 @@ tests/guest: tests/guest.c tests/machine.h
 tests/monitor: tests/monitor.c tests/machine.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/monitor.c
 
+tests/attack: tests/attack.c tests/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/attack.c
+
 # What the tests run; see tests/check
-check: all tests/guest tests/monitor
+check: all tests/guest tests/monitor tests/attack
 	tests/check
 
 # An AMD host, emulated; part of check
@@ -55,7 +58,7 @@ lint:
 	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/*.h
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
-		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/clock.c tests/guest.c tests/monitor.c tests/reader.c
+		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/attack.c tests/clock.c tests/guest.c tests/monitor.c tests/reader.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
 	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
@@ -72,6 +75,6 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvmstat $(DESTDIR)$(MANDIR)/man1/kvmstat.1
 
 clean:
-	rm -rf kvmstat tests/guest tests/monitor tests/unit tests/build
+	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit tests/build
 
 .PHONY: all check check-amd load bench bench-amd fuzz demo lint install uninstall clean

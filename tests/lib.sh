@@ -7,6 +7,7 @@ top=$(dirname "$here")
 kvmstat=${KVMSTAT:-$top/kvmstat}
 guest=${GUEST:-$here/guest}
 monitor=${MONITOR:-$here/monitor}
+attack=${ATTACK:-$here/attack}
 tmp=$(mktemp -d) || exit 1
 tests=0 failed=0
 children=()

@@ -187,6 +187,24 @@ static void *fork_children(void *arg)
     return arg;
 }
 
+static void *work(void *arg)
+{
+    sleep(2);
+    return arg;
+}
+
+/* Has threads that come and go, for ever. */
+static void *begin_workers(void *arg)
+{
+    for (;;) {
+        pthread_t thread;
+        begin(&thread, work, NULL);
+        pthread_detach(thread);
+        usleep(20000);
+    }
+    return arg;
+}
+
 /* Puts a machine in the place of the first one: one with the same descriptor. */
 static void make_again(void)
 {
@@ -215,6 +233,8 @@ static void *do_all(void *arg)
         err(1, "setuid");
     if (has('f'))
         begin(&thread, fork_children, NULL);
+    if (has('w'))
+        begin(&thread, begin_workers, NULL);
     fprintf(stderr, "monitor %d\n", (int)getpid()); /* ready */
     await_stdin();
     run_all();
@@ -242,6 +262,7 @@ static void usage(void)
           "  t  has the machine and vCPUs made by a thread that ends\n"
           "  u  is another user once the machine is made\n"
           "  v  moves the vCPUs' descriptors to other numbers\n"
+          "  w  has other threads that come and go\n"
           "  x  ends the main thread\n"
           "  2  has two machines\n",
         stderr);
@@ -264,7 +285,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         habits = argv[optind++];
     if (optind < argc || vcpus_wanted < 1 || vcpus_wanted > MAX_VCPUS ||
-        habits[strspn(habits, "acdfhortuvx2")] != '\0')
+        habits[strspn(habits, "acdfhortuvwx2")] != '\0')
         usage();
     if (has('2'))
         nmachines = 2;

@@ -35,6 +35,7 @@ xth 3 vCPUs are added, the main thread and the one that made the machine have en
 r 2 the vCPUs' threads have other names
 u 2 it became another user
 f 2 it forks children that hold its descriptors
+w 2 it has other threads that come and go
 ox2 1 two machines, in a thread with a descriptor table of its own
 2 1 two machines
 2c 1 two machines, made with the same descriptor: the second has no directory in debugfs
