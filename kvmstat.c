@@ -25,6 +25,8 @@
  */
 
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64 /* a recording can have more than 2 GiB, on 32-bit systems too */
+#define _TIME_BITS 64        /* and be made after 2038 */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -1512,7 +1514,7 @@ static char *name_of(int pid)
 }
 
 /* Ends kvmstat if n, the guests, threads or vCPUs of a recording, are more than are read. */
-static void limit_known(size_t n)
+static void limit_known(uint64_t n)
 {
     if (is_recorded() && n > MAX_KNOWN)
         fail("%s: more than %u guests, threads or vCPUs (damaged, or recorded for too long)",

@@ -414,7 +414,7 @@ static void make_live(void)
     for (size_t i = 0; i < n; i++) {
         off_t at = (off_t)recorded[i].at;
         reading.streams[i].cpu = recorded[i].cpu;
-        if (sendfile(reading.streams[i].fd, input.fd, &at, recorded[i].left) !=
+        if (sendfile(reading.streams[i].fd, input.fd, &at, (size_t)recorded[i].left) !=
             (ssize_t)recorded[i].left)
             bail_out("sendfile: %s", strerror(errno));
         lseek(reading.streams[i].fd, 0, SEEK_SET);
@@ -1885,7 +1885,7 @@ static void test_random_pages(void)
             if (chance() % 2 == 0)
                 words[j] &= 0xff; /* what looks like a length */
         }
-        struct walk w = walk_data(words, chance() % (MOST + 1));
+        struct walk w = walk_data(words, (size_t)(chance() % (MOST + 1)));
         right &= !w.outside;
         ends[w.end == 0]++;
     }
