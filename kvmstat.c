@@ -115,6 +115,7 @@ enum field_name {
     INFO1,
     RET,
     ESR_EC,
+    SCAUSE,
     REASON,
     ERRNO,
     PID,
@@ -529,6 +530,7 @@ static const char *const field_names[NFIELDS] = {
     [INFO1] = "info1",
     [RET] = "ret",
     [ESR_EC] = "esr_ec",
+    [SCAUSE] = "scause",
     [REASON] = "reason",
     [ERRNO] = "errno",
     [PID] = "pid",
@@ -2832,22 +2834,29 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
     start_timing(t, id, s);
 }
 
-/* The id of the key of kvm_exit r: which of symbols has its name, in bit 63, and its number. */
+/*
+ * In the id of an exit's key: the second of symbols has its name, not the first.  Reasons of
+ * x86 and arm64 have 32 bits; bit 63 of a RISC-V one is that of interrupts.
+ */
+#define SECOND_SYMBOLS (UINT64_C(1) << 62)
+
+/* The id of the key of kvm_exit r: its reason's number, and SECOND_SYMBOLS. */
 static uint64_t exit_key(const struct event_type *type, const struct record *r)
 {
     const struct field *f = type->fields;
-    uint64_t second = UINT64_C(1) << 63, reason;
+    uint64_t reason;
 
     if (f[ESR_EC].size != 0) {
         reason = field_value(r, f[RET]);
-        return (reason & 0xff) == ARM64_TRAP ? field_value(r, f[ESR_EC]) | second
+        return (reason & 0xff) == ARM64_TRAP ? field_value(r, f[ESR_EC]) | SECOND_SYMBOLS
                                              : reason & ~(uint64_t)ARM64_SERROR;
     }
     if (f[ISA].size != 0) {
         reason = field_value(r, f[EXIT_REASON]);
-        return field_value(r, f[ISA]) == 1 ? reason & 0xffff : reason | second;
+        return field_value(r, f[ISA]) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
     }
-    return field_value(r, f[SYMBOL]) & ~second; /* another architecture: what it has names for */
+    /* RISC-V; or another architecture: what it has names for */
+    return field_value(r, f[f[SCAUSE].size != 0 ? SCAUSE : SYMBOL]) & ~SECOND_SYMBOLS;
 }
 
 static void key_exit(struct thread *t, const struct event_type *type, struct stream *s)
@@ -4126,6 +4135,17 @@ static const char *left_out(bool software)
     return NULL;
 }
 
+/* Whether exit_key() finds a reason in events of this type. */
+static bool tells_reason(const struct event_type *type)
+{
+    static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
+    size_t size = 0;
+
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
+        size += type->fields[reasons[i]].size;
+    return size != 0;
+}
+
 /*
  * Decides which events are needed, of those that there are, on a host that has only
  * the software backend or on another; gives the name of one that is missed, or NULL.
@@ -4156,6 +4176,9 @@ static const char *choose_events(bool software)
     const char *missed = usual && is_recorded() ? left_out(software) : NULL;
     if (missed != NULL)
         return missed;
+    if (options.table == VMEXIT && !software && !tells_reason(&events[KVM_EXIT]))
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
+            is_recorded() ? input.name : events[KVM_EXIT].name);
     for (int i = 0; i < NEVENTS; i++) {
         if (events[i].wanted)
             event_of_id[events[i].id] = &events[i];
@@ -5520,7 +5543,7 @@ static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool k
 /* The name of the key with the given id, in buf, of the given size. */
 static void key_name(uint64_t id, char *buf, size_t size)
 {
-    uint64_t second = id >> 63, value = id & ~(UINT64_C(1) << 63);
+    uint64_t second = id / SECOND_SYMBOLS % 2, value = id & ~SECOND_SYMBOLS;
 
     if (id == OTHER_KEYS) {
         snprintf(buf, size, "other");

@@ -401,7 +401,7 @@ static void check_reason(uint64_t reason)
     char name[48];
 
     for (uint64_t second = 0; second < 2; second++) {
-        key_name((uint32_t)reason | second << 63, name, sizeof(name));
+        key_name((uint32_t)reason | second * SECOND_SYMBOLS, name, sizeof(name));
         must(*name != '\0');
         check_clean(name, strlen(name), "");
     }

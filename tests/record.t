@@ -34,6 +34,10 @@ is "$? $(cat "$tmp/err")" "3 kvmstat: $captures/svm-6.1-overrun.dat: events lost
 is "$(awk '/as before/ { n++; getline; last = $0 } END { print n, last }' "$tmp/out")" $'8 16.35\t37' \
 	"before each report that may lack some of them: the first event after them is in the one of 16.35"
 
+is "$("$kvmstat" -H -e vmexit -r "$captures/riscv64-7.2-reasons.dat" | cut -f1-4)" \
+	"$(printf '501\t0\t%s\t%d\n' 0x15 12 0xa 10 0x17 8 0x16 7 0x8000000000000005 5)" \
+	"-e vmexit on RISC-V: the causes' numbers, with the bit of interrupts"
+
 # Intervals, against a count of what trace-cmd shows: kvm_exit by interval and thread.
 interval=0.01
 for file in vmx-6.1-mix2irq svm-6.1-mix2; do
@@ -299,6 +303,9 @@ edit software.dat 's/name: kvm_(exit|inj_virq)\n/"name: xxx_$1\n"/ge'
 says "has no kvm/kvm_inj_virq (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/software.dat"
 perl -0777 -pe 's/name: kvm_mmio\n/name: xvm_mmio\n/' "$captures/arm64-6.1-mix2.dat" >"$tmp/arm64.dat"
 says "has no kvm/kvm_mmio (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/arm64.dat"
+perl -0777 -pe 's/ scause;/ xcause;/' "$captures/riscv64-7.2-reasons.dat" >"$tmp/unknown.dat"
+says "the reasons of its architecture are not known (leave -e vmexit out)" "$tmp/unknown.dat" -e vmexit
+is "$("$kvmstat" -H -r "$tmp/unknown.dat" | cut -f1-3)" $'501\t0\t42' "but how many exits there were"
 edit cpus.dat 'substr($_, index($_, "options  ") - 4, 4) = "\0\0\0\x80"'
 like "$("$kvmstat" -r "$tmp/cpus.dat" 2>&1)" "^kvmstat: $tmp/cpus.dat: byte [0-9]+: a number that cannot be .damaged" \
 	"-r of 2^31 CPUs"

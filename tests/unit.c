@@ -1087,7 +1087,7 @@ static void test_many_keys(void)
 static void is_symbols(const char *print, const char *wanted, const char *name)
 {
     char *boxed_print = boxed_text(print, strlen(print)), got[256] = "", key[64];
-    const uint64_t ids[] = {1, 2, 5 | UINT64_C(1) << 63};
+    const uint64_t ids[] = {1, 2, 5 | SECOND_SYMBOLS};
 
     options.table = VMEXIT;
     symbols[0].n = symbols[1].n = 0;
