@@ -17,6 +17,13 @@ for compiler in gcc clang "musl-gcc -static"; do
 done
 is "$(file -b "$tmp/kvmstat" 2>/dev/null | grep -c 'dynamically linked')" 0 "musl: static"
 
+# As for a big-endian host: it refuses that before it looks at anything, but not recordings.
+gcc -U__BYTE_ORDER__ -D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__ -o "$tmp/kvmstat" kvmstat.c 2>/dev/null
+is "$("$tmp/kvmstat" -w "$tmp/no/where" 2>&1)$?" \
+	"kvmstat: this host is big-endian (kvmstat counts on little-endian hosts only)1" "a big-endian host"
+is "$("$tmp/kvmstat" -H -r "$here/captures/vmx-6.1-mix2.dat" | cut -f1-3)" $'700\t0\t721\n700\t1\t723' \
+	"and a recording there"
+
 # On 32 bits, of a recording whose sub-buffers are behind 3 GiB of hole.
 moved='my $table = index($_, "flyrecord") + 10; my $hole = 3 << 30;
 	for my $cpu (0 .. unpack("L", substr($_, index($_, "options  ") - 4, 4)) - 1) {

@@ -283,7 +283,9 @@ says "No such file or directory (give -r a recording)" "$tmp/nothing"
 says "not a regular file (give -r a recording)" "$tmp"
 says "not a regular file (give -r a recording)" "$tmp/private/fifo"
 edit big-endian.dat 'substr($_, 12, 1) = "\1"'
-says "recorded on a host of the other byte order (report it on one like that)" "$tmp/big-endian.dat"
+says "of a big-endian host (kvmstat reads those of little-endian hosts only)" "$tmp/big-endian.dat"
+edit no-endian.dat 'substr($_, 12, 1) = "\2"'
+says "byte 13: a number that cannot be $damaged" "$tmp/no-endian.dat"
 edit version7.dat 's/tracing6/tracing7/'
 says "version 7 (make version 6 of it: trace-cmd convert --file-version 6 -i $tmp/version7.dat -o NEW)" \
 	"$tmp/version7.dat"
