@@ -1079,8 +1079,10 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
         memcpy(name, word, (size_t)(end - word));
         name[end - word] = '\0';
         bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-        if (!is_link && last)
+        if (!is_link && last) {
+            name[*end == '/' ? 0 : end - word] = '\0'; /* what has a slash behind is no file */
             return dir;
+        }
         ssize_t size = 0;
         if (is_link && (is_open_to_others(dir) || ++links > 40))
             return errno = ELOOP, -1;
@@ -3068,49 +3070,89 @@ static void open_output(void)
 }
 
 /*
- * Gives the file fd, which has no name yet, one in the recording's directory; if fd is -1,
- * makes a file there.  A descriptor of it; -1 with errno, and name is empty.
+ * Where others can write, they could take a name before, or put another file in the place of one:
+ * so names cannot be guessed, and what has one for longer is in a directory of this user's alone.
  */
-static int name_file(int fd, char name[static NAME_MAX + 1])
-{
-    char path[64];
-    int r = -1;
+enum { TRIES = 100 }; /* to make a file or directory of such a name */
 
-    snprintf(path, sizeof(path), "self/fd/%d", fd);
-    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && r < 0; i++) {
-        snprintf(name, NAME_MAX + 1, ".kvmstat.%d.%d", (int)getpid(), i);
-        if (fd < 0)
-            r = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        else if (linkat(world.proc, path, output.dir, name, AT_SYMLINK_FOLLOW) == 0)
-            r = fd;
-    }
-    if (r < 0)
-        name[0] = '\0';
-    return r;
+/* In the directory of make_directory(), the recording. */
+static const char whole_name[] = "recording";
+
+/* Sets name to one that nobody can guess. */
+static void make_name(char name[static NAME_MAX + 1])
+{
+    uint64_t number;
+
+    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+        fail_output();
+    snprintf(name, NAME_MAX + 1, ".kvmstat.%016" PRIx64, number);
 }
 
 /*
- * A new file in the recording's directory, without a name, which goes with its descriptor;
- * but with one where the file system (NFS, for one) cannot make such.  -1 with errno.
+ * A new file in the recording's directory, without a name, which goes with its descriptor; -1
+ * with errno, as where the file system (NFS, for one) cannot make such.
  */
-static int create_file(char name[static NAME_MAX + 1])
+static int create_unnamed(void)
 {
-    int fd = openat(output.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    return openat(output.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+}
 
-    name[0] = '\0';
-    return fd >= 0 ? fd : name_file(-1, name);
+/* The same, but where the file system cannot, it has a name for a moment. */
+static int create_saved(void)
+{
+    char name[NAME_MAX + 1];
+    int fd = create_unnamed();
+
+    if (fd >= 0)
+        return fd;
+    for (int i = 0; i < TRIES && fd < 0; i++) {
+        make_name(name);
+        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
+    if (fd < 0 || unlinkat(output.dir, name, 0) != 0)
+        fail_output();
+    return fd;
+}
+
+/* Removes the directory that make_directory() made; dir may be -1: errno stays. */
+static void remove_directory(int dir, const char *name)
+{
+    int error = errno;
+
+    if (dir >= 0) {
+        unlinkat(dir, whole_name, 0);
+        close(dir);
+    }
+    unlinkat(output.dir, name, AT_REMOVEDIR);
+    errno = error;
+}
+
+/* Makes a directory for the recording; its descriptor, and its name, or -1 with errno. */
+static int make_directory(char name[static NAME_MAX + 1])
+{
+    int dir = -1;
+
+    for (int i = 0; i < TRIES && dir < 0; i++) {
+        make_name(name);
+        if (mkdirat(output.dir, name, 0700) != 0)
+            continue;
+        dir = openat(output.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dir >= 0 && is_open_to_others(dir)) { /* somebody was quick, and this is his */
+            close(dir);
+            dir = -1;
+            errno = EEXIST;
+        }
+        if (dir < 0)
+            remove_directory(-1, name);
+    }
+    return dir;
 }
 
 /* Saves the sub-buffer that s read. */
 static void save_subbuf(struct stream *s)
 {
-    char name[NAME_MAX + 1];
-
-    if (s->saved < 0) {
-        if ((s->saved = create_file(name)) < 0 ||
-            (*name != '\0' && unlinkat(output.dir, name, 0) != 0))
-            fail_output();
-    }
+    if (s->saved < 0)
+        s->saved = create_saved();
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
     if (s->marked)
         s->pages[reading.page.commit.offset + 3] |= COMMIT_MISSED >> 24;
@@ -3271,23 +3313,58 @@ static struct text make_header(void)
     return t;
 }
 
-/* The mode of the recording: what the umask leaves and, of this user's own file, that one had. */
+/* The mode of the recording: that of this user's own file whose place it takes, or 0600. */
 static mode_t output_mode(void)
 {
-    mode_t mask = umask(0), mode = 0666;
     struct stat st;
 
-    umask(mask);
     if (fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
-        mode &= st.st_mode;
-    return mode & ~mask;
+        return st.st_mode & 0777;
+    return 0600;
+}
+
+/* Writes the recording to fd, and from there to the disk; false with errno. */
+static bool write_recording(int fd)
+{
+    struct text t = make_header();
+    bool done = write_all(fd, t.s, t.size);
+
+    for (size_t i = 0; i < reading.nstreams && done; i++) {
+        done = append_saved(fd, &reading.streams[i]);
+        if (reading.streams[i].saved >= 0)
+            close(reading.streams[i].saved);
+    }
+    if (done)
+        fchmod(fd, output_mode()); /* where the file system has modes */
+    return done && fsync(fd) == 0;
+}
+
+/* Makes the recording of what was saved, in the place of what has its name; false with errno. */
+static bool make_recording(void)
+{
+    char name[NAME_MAX + 1], path[64];
+    int fd = create_unnamed(), dir = -1;
+    bool unnamed = fd >= 0;
+
+    if (!unnamed && (dir = make_directory(name)) >= 0)
+        fd = openat(dir, whole_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    bool done = fd >= 0 && write_recording(fd);
+    if (done && unnamed) {
+        snprintf(path, sizeof(path), "self/fd/%d", fd);
+        done = (dir = make_directory(name)) >= 0 &&
+               linkat(world.proc, path, dir, whole_name, AT_SYMLINK_FOLLOW) == 0;
+    }
+    done = done && close(fd) == 0 && is_free() &&
+           renameat(dir, whole_name, output.dir, output.file) == 0;
+    if (dir >= 0)
+        remove_directory(dir, name);
+    return done;
 }
 
 /* Makes the recording of what was saved, if something was. */
 static void finish_recording(void)
 {
     static bool begun; /* what fails in here ends kvmstat, and comes here again */
-    char name[NAME_MAX + 1];
 
     if (output.dir < 0 || reading.start == 0 || begun)
         return;
@@ -3299,26 +3376,8 @@ static void finish_recording(void)
     }
     for (size_t i = 0; i < world.nguests; i++)
         save_guest(world.guests[i]);
-    struct text t = make_header();
-    int fd = create_file(name);
-    if (fd < 0)
+    if (!make_recording())
         fail_output();
-    bool done = write_all(fd, t.s, t.size);
-    for (size_t i = 0; i < reading.nstreams && done; i++) {
-        done = append_saved(fd, &reading.streams[i]);
-        if (reading.streams[i].saved >= 0)
-            close(reading.streams[i].saved);
-    }
-    if (done)
-        fchmod(fd, output_mode()); /* where the file system has modes */
-    if (done && *name == '\0')
-        done = name_file(fd, name) >= 0;
-    done = done && close(fd) == 0 && is_free() &&
-           renameat(output.dir, name, output.dir, output.file) == 0;
-    if (!done) {
-        discard(output.dir, name);
-        fail_output();
-    }
     output.dir = -1;
 }
 

@@ -161,14 +161,25 @@ end "$pid" KILL
 is $? 137 "-w, killed while it puts the recording together"
 is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
 	"SIGKILL leaves no file, and nothing else was left by the others"
-is "$(stat -c %a "$tmp/dir/INT.dat")" 644 "a recording has the mode of the umask"
-install -m 600 /dev/null "$tmp/dir/secret.dat"
-"$kvmstat" -w "$tmp/dir/secret.dat" 0.1 1 >/dev/null
-is "$(stat -c %a "$tmp/dir/secret.dat")$("$kvmstat" -H -r "$tmp/dir/secret.dat" | wc -l)" 6003 \
-	"and not more than that of its own file whose place it takes"
+is "$(stat -c %a "$tmp/dir/INT.dat")" 600 "others can neither read nor write a recording"
+install -m 640 /dev/null "$tmp/dir/group.dat"
+(umask 077 && "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 >/dev/null)
+is "$(stat -c %a "$tmp/dir/group.dat")$("$kvmstat" -H -r "$tmp/dir/group.dat" | wc -l)" 6403 \
+	"unless it takes the place of one's own file that they can"
 install -m 666 -o nobody /dev/null "$tmp/dir/theirs.dat"
-(umask 077 && "$kvmstat" -w "$tmp/dir/theirs.dat" 0.1 1 >/dev/null)
-is "$(stat -c %U:%a "$tmp/dir/theirs.dat")" root:600 "whatever mode another's had"
+"$kvmstat" -w "$tmp/dir/theirs.dat" 0.1 1 >/dev/null
+is "$(stat -c %U:%a "$tmp/dir/theirs.dat")" root:600 "not of another's"
+
+# It is on the disk before it gets its name; where that fails, the one before stays.
+echo older >"$tmp/dir/group.dat"
+strace -qq -e signal=none -e trace=fsync,/renameat -o "$tmp/trace" "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 >/dev/null
+is "$(sed 's/(.*) *= /:/' "$tmp/trace" | xargs)" "fsync:0 renameat:0" "fsync() comes before rename()"
+echo older >"$tmp/dir/group.dat"
+strace -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 \
+	>/dev/null 2>"$tmp/err"
+is "$? $(cat "$tmp/err" "$tmp/dir/group.dat")" "1 kvmstat: $tmp/dir/group.dat: Input/output error \
+(nothing is recorded; give -w a file that can be written)
+older" "fsync() fails: an error, and the one before"
 
 # A quiet host makes a small recording: not a sub-buffer for each event.
 end "$steady"
@@ -208,6 +219,8 @@ not_regular='not a regular file (give -w another name)'
 refused "a FIFO" "$not_regular" "$tmp/private/fifo"
 refused "a device" "$not_regular" "$tmp/private/null"
 refused "a directory" "$not_regular" "$tmp/private/dir"
+refused "a directory that is not there yet" "$not_regular" "$tmp/private/new/"
+refused "a file with a slash behind" "$not_regular" "$tmp/precious/"
 refused "a directory that is not there" \
 	"No such file or directory (nothing is recorded; give -w a file that can be written)" "$tmp/no/x.dat"
 is "$(ls -A "$tmp/open" "$tmp/private" | xargs)" \
@@ -221,6 +234,32 @@ longest=$tmp/private/dir/$(printf 'x%.0s' {1..255})
 "$kvmstat" -w "$longest" 0.1 1 >/dev/null
 is "$?$("$kvmstat" -H -r "$longest" | wc -l)" 03 "a name of 255 bytes"
 refused "a longer one" "File name too long (nothing is recorded; give -w a file that can be written)" "${longest}x"
+
+# Who can write to its directory cannot take its names before, or put a file in its place.
+chmod 755 "$tmp"
+mkdir -m 777 "$tmp/shared"
+start_kvmstat taken -w "$tmp/shared/taken.dat" 0.2 5
+for i in {0..99}; do : >"$tmp/shared/.kvmstat.$pid.$i"; done
+wait "$pid"
+is "$?$("$kvmstat" -H -r "$tmp/shared/taken.dat" | wc -l)" 03 "-w in a directory with files called .kvmstat.PID.N"
+cat >"$tmp/swap" <<-'END'
+	cd "$1" && rm -f .kvmstat.* && echo ready
+	while sleep 0.01; do
+	    for name in .kvmstat.*; do
+	        [ -e "$name" ] && mv "$name" stolen && echo mine >"$name" && echo swapped
+	    done
+	done
+END
+chown nobody "$tmp/shared"
+start swap setpriv --reuid nobody --regid nogroup --clear-groups bash "$tmp/swap" "$tmp/shared"
+swap=$pid
+until_true 5 grep -q ready "$tmp/swap.out"
+strace -qq -o /dev/null -e trace=linkat -e inject=linkat:delay_exit=500000 \
+	"$kvmstat" -w "$tmp/shared/swapped.dat" 0.2 1 >/dev/null 2>"$tmp/err"
+is "$?$(cat "$tmp/err")" 0 "-w where somebody swaps files"
+end "$swap"
+is "$(grep -c swapped "$tmp/swap.out")$("$kvmstat" -H -r "$tmp/shared/swapped.dat" | wc -l)" 13 \
+	"who did it, but not in time"
 
 # A full disk: while recording, and when the recording is put together.
 mkdir "$tmp/disk"
