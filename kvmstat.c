@@ -32,6 +32,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
@@ -46,6 +47,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -1019,6 +1021,23 @@ static void keep_capabilities(uint32_t kept)
         sets[i].inheritable = 0;
     }
     syscall(SYS_capset, &header, sets);
+}
+
+/*
+ * Gives up for good whatever this process may do that other users may not: also by what it could
+ * execute, for root has files of its own, and gets its capabilities back there.
+ */
+static void drop_privileges(void)
+{
+    const uid_t nobody = 65534; /* as all distributions have it, and the kernel as overflowuid */
+
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
+        ; /* up to the last that the kernel has */
+    if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
+                              setresuid(nobody, nobody, nobody) != 0))
+        errno = 0; /* a container may have no such user, or root there not the right to be one */
+    keep_capabilities(0);
 }
 
 /* Removes the file name under directory dir, after an error: errno stays. */
@@ -5400,7 +5419,7 @@ static bool has_kvm_exit(void)
     return found;
 }
 
-/* Opens the recording, and finds out what is in it. */
+/* Opens the recording. */
 static void open_input(void)
 {
     struct stat st;
@@ -5412,6 +5431,11 @@ static void open_input(void)
     if (!S_ISREG(st.st_mode))
         fail("%s: not a regular file (give -r a recording)", input.name);
     input.size = (uint64_t)st.st_size;
+}
+
+/* Finds out what is in the recording. */
+static void read_header(void)
+{
     take_magic();
     take_formats();
     take_buffers();
@@ -6188,7 +6212,8 @@ static void report_recording(void)
     uint64_t n = 0;
 
     open_input();
-    keep_capabilities(0);
+    drop_privileges();
+    read_header();
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
     drain(0);

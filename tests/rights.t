@@ -53,7 +53,48 @@ chown daemon "$tmp/sticky/web.dat"
 is "$?$(grep -v 'no virtual machine' "$tmp/err")" 0 "-w replaces another user's file in a sticky directory"
 "$kvmstat" -r "$tmp/sticky/web.dat" >/dev/null 2>&1
 is $? 0 "by a recording"
-strace -qq -e trace=capset -o "$tmp/trace" "$kvmstat" -r "$here/captures/vmx-6.1-mix2.dat" >/dev/null
-like "$(cat "$tmp/trace")" 'effective=0, permitted=0, inheritable=0}\) = 0' "-r needs none"
+
+# -r: none, from before the first byte of the recording is read, and for good.
+install -m 600 "$here/captures/vmx-6.1-mix2.dat" "$tmp/own.dat"
+report=$'700\t0\t721\n700\t1\t723'
+strace -qq -e trace=openat,pread64,prctl,setgroups,setresgid,setresuid,capset -o "$tmp/trace" \
+	"$kvmstat" -H -r "$tmp/own.dat" | cut -f1-3 >"$tmp/out"
+is "$(cat "$tmp/out")" "$report" "-r of a file that only root can read"
+is "$(sed -n '/own[.]dat/,$ s/^\([a-z0-9]*\)(.*/\1/p' "$tmp/trace" | uniq | head -n 7 | xargs)" \
+	"openat prctl setgroups setresgid setresuid capset pread64" "it is opened, rights are dropped, and it is read"
+
+# status PID: what tells of its rights in /proc/PID/status, each once
+status() {
+	awk '/^(Uid|Gid|Groups|NoNewPrivs|Cap...):/ { print $1, $2, $3, $4, $5 }' "/proc/$1/status" | xargs
+}
+none='CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000'
+none="$none CapBnd: 0000000000000000 CapAmb: 0000000000000000 NoNewPrivs: 1"
+mkfifo "$tmp/full"
+exec {full}<>"$tmp/full"
+dd if=/dev/zero bs=4096 oflag=nonblock >&"$full" 2>/dev/null
+
+# waits PID: that it is kvmstat, and sleeps
+waits() {
+	[ "$(sed -n 's/^\(Name\|State\):.\([a-zS]*\).*/\2/p' "/proc/$1/status" | xargs)" = "kvmstat S" ]
+}
+
+# start_reading [COMMAND...]: kvmstat -r, by COMMAND, until it waits for the reader of its report
+start_reading() {
+	"$@" "$tmp/kvmstat" -r "$tmp/own.dat" >&"$full" 2>"$tmp/err" &
+	kvm=$!
+	children+=("$kvm")
+	until_true 5 waits "$kvm"
+}
+cp "$kvmstat" "$tmp/kvmstat"
+start_reading
+is "$(status "$kvm")" "Uid: 65534 65534 65534 65534 Gid: 65534 65534 65534 65534 Groups: $none" \
+	"root is nobody then, without groups, capabilities and ways to more"
+end "$kvm"
+chmod 644 "$tmp/own.dat"
+start_reading setpriv --reuid 1 --regid 1 --clear-groups --inh-caps=-all --bounding-set=-all
+is "$(status "$kvm")" "Uid: 1 1 1 1 Gid: 1 1 1 1 Groups: $none" "and another user who he is"
+end "$kvm"
+is "$(unshare --user --map-root-user "$kvmstat" -H -r "$tmp/own.dat" | cut -f1-3)" "$report" \
+	"where there is no nobody, it works, too"
 
 done_testing

@@ -390,6 +390,7 @@ static void open_copy(const char *path, enum host host)
     snprintf(copy, sizeof(copy), "/proc/self/fd/%d", fd);
     options.read = copy;
     open_input();
+    read_header();
     close(fd);
 }
 
