@@ -3226,15 +3226,26 @@ static void save_thread(const struct thread *t)
 {
     bool known = t->vcpu != NULL && (t->told || !t->moved);
 
-    if (options.write != NULL)
+    if (options.write != NULL && t->guest != NULL && t->guest->asked)
         put_entry(&t->guest->ended, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
+}
+
+/* Whether debugfs has a directory for vCPU id of m. */
+static bool has_directory(const struct vm *m, long id)
+{
+    for (size_t i = 0; i < m->nvcpus; i++) {
+        if (m->vcpus[i] == id)
+            return true;
+    }
+    return false;
 }
 
 /* The thread that ran vCPU id of g, and no other one, by debugfs; 0 if that does not tell. */
 static int early_thread(const struct guest *g, long id)
 {
     for (size_t i = 0; i < world.nvms; i++) {
-        int tid = world.vms[i].guest == g ? last_thread(&world.vms[i], id) : 0;
+        const struct vm *m = &world.vms[i];
+        int tid = m->guest == g && has_directory(m, id) ? last_thread(m, id) : 0;
         const struct thread *t = known_thread(tid);
         if (tid > 0 && (t == NULL || !t->moved))
             return tid;
@@ -3252,7 +3263,7 @@ static void save_guest(struct guest *g)
     struct text *entries = &g->ended, body = {.s = NULL};
     size_t nthreads = entries->size / 8;
 
-    if (options.write == NULL)
+    if (options.write == NULL || !g->asked || (g->nvcpus == 0 && nthreads == 0))
         return;
     for (size_t i = 0; i < g->nvcpus; i++) {
         size_t j = 0;
@@ -3347,6 +3358,7 @@ static bool write_recording(int fd)
 {
     struct text t = make_header();
     bool done = write_all(fd, t.s, t.size);
+    free(t.s);
 
     for (size_t i = 0; i < reading.nstreams && done; i++) {
         done = append_saved(fd, &reading.streams[i]);
