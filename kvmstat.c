@@ -981,7 +981,7 @@ static void find_clock_offset(void)
 }
 
 /* Capabilities that are needed while it reports: linux/capability.h. */
-enum { DAC_OVERRIDE = 1, FOWNER = 3, KILL = 5, SYS_PTRACE = 19 };
+enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, KILL = 5, SYS_PTRACE = 19 };
 
 /* What capget(2) and capset(2) are asked for. */
 struct capability_header {
@@ -1141,6 +1141,8 @@ static _Noreturn void fail_errno(const char *object)
         remedy = "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
     else if (error == ENODEV)
         remedy = "the kernel has no tracefs: it needs CONFIG_FTRACE and CONFIG_EVENT_TRACING";
+    else if (error == EROFS)
+        remedy = "mount it anew: mount -o remount,rw /sys/kernel/tracing";
     else if (error == ENOSYS)
         remedy = "mount it: mount -t tracefs nodev /sys/kernel/tracing";
     fail("%s: %s (%s)", object, strerror(error), remedy);
@@ -2954,8 +2956,8 @@ static void end_thread(struct thread *t)
 
 /*
  * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
- * thread but a process; and that whatever had that id before has ended.  (In a recording,
- * threads are of the same process throughout.)
+ * thread but a process; and that whatever had that id before has ended.  (A recording tells whose
+ * an id is only once: there, that is believed but where it is seen to come to another guest.)
  */
 static void keep_birth(const struct event_type *type, const struct record *r, int tid)
 {
@@ -2968,11 +2970,10 @@ static void keep_birth(const struct event_type *type, const struct record *r, in
         return;
     int pid = is_thread ? process_of(tid, r->time) : child;
     world.births[(unsigned)child % BIRTHS] = (struct birth){child, pid};
-    if (is_recorded())
-        return;
-    if (t != NULL)
+    bool other = t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL;
+    if (t != NULL && (other || !is_recorded()))
         end_thread(t);
-    if (g != NULL)
+    if (g != NULL && !is_recorded())
         end_guest(g, r->time);
 }
 
@@ -4122,11 +4123,9 @@ static void create_instance(void)
     start_janitor();
     if (mkdirat(trace.instances, trace.name, 0700) != 0) {
         int error = errno;
-        if (error == EEXIST) { /* of another PID name space: not ours to remove */
-            kill(trace.janitor, SIGKILL);
-            waitpid(trace.janitor, NULL, 0);
-            trace.janitor = 0;
-        }
+        kill(trace.janitor, SIGKILL); /* there is nothing that is ours to remove */
+        waitpid(trace.janitor, NULL, 0);
+        trace.janitor = 0;
         errno = error;
         fail_errno("tracefs instance");
     }
@@ -4731,6 +4730,7 @@ static void mend_instance(void)
     set_in_instance("events/enable", "0");
     set_in_instance("current_tracer", "nop");
     set_buffers();
+    set_in_instance("set_event_pid", "");
     if (options.npids != 0)
         set_pids();
     write_file(trace.dir, "set_event_notrace_pid", ""); /* as of Linux 5.7 */
@@ -4821,9 +4821,14 @@ static void start_tracing(void)
     if (trace.instances < 0 || !lock_instances())
         fail_errno("/sys/kernel/tracing/instances");
     close(tracefs);
-    if (!has_capability(SYS_PTRACE))
-        fail("/proc: CAP_SYS_PTRACE is missing, and the guests of other users would be hidden "
-             "(give kvmstat that capability)");
+    const char *missing = !has_capability(SYS_PTRACE) ? "CAP_SYS_PTRACE"
+                          : !has_capability(DAC_OVERRIDE) && !has_capability(DAC_READ_SEARCH)
+                              ? "CAP_DAC_READ_SEARCH"
+                              : NULL;
+    if (missing != NULL)
+        fail("/proc: %s is missing, and the guests of other users would be hidden (give kvmstat "
+             "that capability)",
+            missing);
     if (options.metrics)
         start_metrics();
     create_instance();
