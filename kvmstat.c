@@ -624,6 +624,20 @@ static struct {
 /* By common_type: the event, or NULL. */
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
+/*
+ * Characters that a terminal must not get from a name: controls (general category Cc), and what
+ * cannot be seen and may change how the rest of a line reads (Cf, Zl and Zp of Unicode 16, and
+ * those between tags that no character has yet).
+ */
+static const struct {
+    uint32_t first; /* code point of a range; in order of these */
+    uint32_t last;  /* the same */
+} hidden[] = {{0, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x600, 0x605}, {0x61c, 0x61c}, {0x6dd, 0x6dd},
+    {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0x180e, 0x180e}, {0x200b, 0x200f},
+    {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0x110bd, 0x110bd},
+    {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a},
+    {0xe0000, 0xe007f}};
+
 /* Names that monitors give their vCPU threads: a number between these. */
 static const struct {
     const char *before;               /* the number */
@@ -860,21 +874,55 @@ static void put_number(struct text *t, uint64_t value, size_t size)
     put_bytes(t, (char *)&u64, size);
 }
 
-/* The length of the valid UTF-8 sequence at s that is no control character; 0 if there is none. */
-static size_t printable(const unsigned char *s)
+/* The length of the valid UTF-8 sequence at s, and the character *c that it is; 0 if there is none.
+ */
+static size_t take_character(const char *s, uint32_t *c)
 {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t size = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
-    uint32_t c = size == 1 ? *s : *s & (0x7fu >> size);
+    unsigned char first = (unsigned char)*s;
+    size_t size = first < 0x80       ? 1
+                  : first >> 5 == 6  ? 2
+                  : first >> 4 == 14 ? 3
+                  : first >> 3 == 30 ? 4
+                                     : 0;
 
+    *c = size == 1 ? first : first & (0x7fu >> size);
     for (size_t i = 1; i < size; i++) {
-        if (s[i] >> 6 != 2)
+        if ((unsigned char)s[i] >> 6 != 2)
             return 0; /* the NUL at the end, too */
-        c = c << 6 | (s[i] & 0x3f);
+        *c = *c << 6 | ((unsigned char)s[i] & 0x3f);
     }
-    if (size == 0 || c < least[size] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-        return 0;
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) ? 0 : size;
+    bool valid = size != 0 && *c >= least[size] && *c <= 0x10ffff && (*c < 0xd800 || *c > 0xdfff);
+    return valid ? size : 0;
+}
+
+/* The length of the UTF-8 sequence at s if that is valid, and shows where it stands; else 0. */
+static size_t printable(const char *s)
+{
+    uint32_t c;
+    size_t size = take_character(s, &c);
+
+    for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]) && hidden[i].first <= c; i++) {
+        if (c <= hidden[i].last)
+            return 0;
+    }
+    return size;
+}
+
+/* Cuts name to MAX_NAME bytes, in no character's middle. */
+static void cut_name(char *name)
+{
+    size_t size = 0, length;
+    uint32_t c;
+
+    while (name[size] != '\0') {
+        length = take_character(name + size, &c);
+        length = length == 0 ? 1 : length;
+        if (size + length > MAX_NAME)
+            break;
+        size += length;
+    }
+    name[size] = '\0';
 }
 
 /* Appends name, with \xHH for bytes that a terminal must not get, and \\ for \. */
@@ -883,7 +931,7 @@ static void put_name(struct text *t, const char *name)
     char escape[8];
 
     while (*name != '\0') {
-        size_t size = printable((const unsigned char *)name);
+        size_t size = printable(name);
         if (size == 0 || *name == '\\') {
             snprintf(escape, sizeof(escape), size != 0 ? "\\\\" : "\\x%02x",
                 (unsigned)(unsigned char)*name);
@@ -1431,13 +1479,13 @@ static struct dirent *see_entry(DIR *d)
 
 /* Guests' names: what their owners chose, as bytes. */
 
-/* The value of QEMU's -name operand: what follows guest=, or comes first; ,, is a comma. */
-static char *qemu_name(const char *s)
+/* Takes the name out of the value of QEMU's -name, in place: it follows guest=, or comes first. */
+static char *qemu_name(char *s)
 {
-    char *name = create(strlen(s) + 1), *end = name;
+    char *name = s, *end = name;
 
     for (bool first = true;; first = false) {
-        const char *value = s + strcspn(s, "=,");
+        char *value = s + strcspn(s, "=,");
         bool plain = first && *value != '='; /* the first key is guest, and may be left out */
         bool guest = strncmp(s, "guest=", 6) == 0;
 
@@ -1446,7 +1494,7 @@ static char *qemu_name(const char *s)
             end = name;
         for (s = value; *s != '\0' && (*s != ',' || s[1] == ','); s++) {
             if (*s == ',')
-                s++;
+                s++; /* ,, is a comma */
             if (plain || guest)
                 *end++ = *s;
         }
@@ -1457,29 +1505,41 @@ static char *qemu_name(const char *s)
     return name;
 }
 
-/*
- * The guest's name in its monitor's command line, size bytes of NUL-ended words
- * and a NUL behind; NULL if there is none.
- */
-static char *name_in_command(const char *command, size_t size)
+/* Whether the command at that path takes a name as it is; the others, as QEMU takes its -name. */
+static bool takes_plain_name(const char *path)
 {
-    const char *slash = strrchr(command, '/'), *end = command + size;
-    bool qemu = strncmp(slash == NULL ? command : slash + 1, "qemu", 4) == 0;
+    const char *slash = strrchr(path, '/'), *file = slash == NULL ? path : slash + 1;
 
-    for (const char *word = command; word < end; word += strlen(word) + 1) {
-        const char *next = word + strlen(word) + 1, *value = next < end ? next : NULL;
-        /* Firecracker and crosvm take --id NAME, --name NAME and the same with `='. */
-        const char *option = strncmp(word, "--id", 4) == 0     ? word + 4
-                             : strncmp(word, "--name", 6) == 0 ? word + 6
-                                                               : NULL;
-        if (strcmp(word, "-name") == 0 || (qemu && strcmp(word, "--name") == 0)) {
-            if (value != NULL)
-                return qemu_name(value);
-        } else if (option != NULL && *option == '=') {
-            return copy(option + 1);
-        } else if (option != NULL && *option == '\0' && value != NULL) {
-            return copy(value);
-        }
+    return strcmp(file, "crosvm") == 0 || strcmp(file, "lkvm") == 0;
+}
+
+/* Behind the option of the given name with which word begins, after one dash or two; or NULL. */
+static char *behind_option(char *word, const char *name)
+{
+    char *option = word + (*word == '-') + (*word == '-' && word[1] == '-');
+    size_t size = strlen(name);
+
+    return option != word && strncmp(option, name, size) == 0 ? option + size : NULL;
+}
+
+/*
+ * The guest's name in its monitor's command line, size bytes of NUL-ended words and a NUL
+ * behind; NULL if there is none.  It is made in place.  Monitors take -name NAME (QEMU), --name
+ * NAME (QEMU, crosvm, kvmtool) or --id NAME (Firecracker), and the same with `='.
+ */
+static char *name_in_command(char *command, size_t size)
+{
+    char *end = command + size;
+
+    for (char *word = command, *next; word < end; word = next) {
+        char *id = behind_option(word, "id"), *option = id;
+        next = word + strlen(word) + 1;
+        if (option == NULL)
+            option = behind_option(word, "name");
+        if (option != NULL && *option == '=')
+            return option + 1;
+        if (option != NULL && *option == '\0' && next < end)
+            return id != NULL || takes_plain_name(command) ? next : qemu_name(next);
     }
     return NULL;
 }
@@ -1514,7 +1574,7 @@ static bool comm_of(int tid, char *name, size_t size)
 /* The name of pid's guest, else of the process, else `?', to be freed. */
 static char *name_of(int pid)
 {
-    static char command[1 << 17]; /* far more than monitors are given */
+    static char command[6 << 20]; /* as many bytes as execve() takes */
     char path[64], *name = NULL;
     ssize_t size = 0;
 
@@ -1524,10 +1584,9 @@ static char *name_of(int pid)
     if (size > 0)
         name = name_in_command(command, (size_t)size);
     if (name != NULL && *name != '\0') {
-        name[strnlen(name, MAX_NAME)] = '\0';
-        return name;
+        cut_name(name);
+        return copy(name);
     }
-    free(name);
     if (!comm_of(pid, command, sizeof(command)))
         strcpy(command, "?");
     return copy(command);
@@ -3753,7 +3812,7 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
     put_name(&t, name);
     put_bytes(&t, "", 1);
     for (const char *s = t.s; *s != '\0';) {
-        size_t length = printable((const unsigned char *)s), quote = strchr(quoted, *s) != NULL;
+        size_t length = printable(s), quote = strchr(quoted, *s) != NULL;
         if (used + quote + length >= size)
             break;
         if (quote)
@@ -5289,7 +5348,7 @@ static void take_guest(uint64_t end)
     char name[MAX_TEXT];
 
     take_string(name, sizeof(name));
-    name[strnlen(name, MAX_NAME)] = '\0';
+    cut_name(name);
     uint64_t pid = take_number(8), n = take_number(4);
     limit_known(n);
     uint8_t *entries = (uint8_t *)take_text(n * 8, (size_t)MAX_KNOWN * 8);

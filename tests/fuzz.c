@@ -520,14 +520,19 @@ static void check_name(const char *name)
 /* A command line as in /proc/PID/cmdline; also the value of -name, and a name. */
 static void fuzz_names(const uint8_t *data, size_t size)
 {
-    char *command = text_of(data, size), *name = name_in_command(command, size);
+    char *command = text_of(data, size), *value = text_of(data, size);
+    size_t length = strlen(value);
 
+    check_name(command);
+    char *name = name_in_command(command, size);
+    must(name == NULL || (name >= command && name + strlen(name) <= command + size));
     if (name != NULL)
         check_name(name);
-    name = qemu_name(command);
-    must(strlen(name) <= strlen(command));
+    name = qemu_name(value);
+    must(name == value && strlen(name) <= length);
     check_name(name);
-    check_name(command);
+    cut_name(name);
+    must(strlen(name) <= MAX_NAME);
 }
 
 /*

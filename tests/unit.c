@@ -2237,6 +2237,16 @@ static void test_names(void)
         {COMMAND("name\0"), NULL},
         {COMMAND("\0"), NULL},
         {COMMAND("\0\0-name\0x\0"), "x"},
+        /* One dash or two, whatever the monitor's file is called. */
+        {COMMAND("/usr/libexec/kvm-wrapper\0--name\0guest=x,debug-threads=on\0"), "x"},
+        {COMMAND("run\0--name\0debug-threads=on,guest=a,,b\0"), "a,b"},
+        {COMMAND("run\0-name\0x\0"), "x"},
+        {COMMAND("run\0-name=a,b\0"), "a,b"},
+        {COMMAND("run\0-id\0a,b\0"), "a,b"},
+        {COMMAND("run\0-id=x\0"), "x"},
+        {COMMAND("/opt/bin/crosvm\0run\0-name\0a,b\0"), "a,b"},
+        {COMMAND("lkvm\0run\0--name\0guest=x\0"), "guest=x"},
+        {COMMAND("run\0---name\0x\0---id=x\0name\0x\0id=x\0-\0--\0"), NULL},
         /* A long command line is cut. */
         {COMMAND("qemu-kvm\0-name\0guest=x,,"), "x,"},
         {COMMAND("qemu-kvm\0-name\0guest=x,"), "x"},
@@ -2254,7 +2264,6 @@ static void test_names(void)
         char *command = boxed_text(commands[i].command, commands[i].size);
         char *name = name_in_command(command, commands[i].size);
         is_text(name, commands[i].name, text);
-        free(name);
         free(command);
     }
 }
@@ -2307,6 +2316,8 @@ static void test_put_name(void)
     is_put("\xc3(\xe2\x82(\xf0\x9f\x90(\xc3\xc3\xa9",
         "\\xc3(\\xe2\\x82(\\xf0\\x9f\\x90(\\xc3\xc3\xa9",
         "an unfinished character does not swallow the next one");
+    is_put("a\xe2\x80\xaeg\xe2\x80\x8b", "a\\xe2\\x80\\xaeg\\xe2\\x80\\x8b",
+        "what changes the direction, or has no width, is not put out");
     is_put("\xc3", "\\xc3", "one of two bytes at the end");
     is_put("\xe2\x82", "\\xe2\\x82", "two of three bytes at the end");
     is_put("\xf0\x9f\x90", "\\xf0\\x9f\\x90", "three of four bytes at the end");
@@ -2323,6 +2334,68 @@ static void test_put_name(void)
         free(t.s);
     }
     ok(right, "each byte by itself is put out as it is, or as what it is");
+}
+
+/* The UTF-8 of c, in buf. */
+static const char *utf8(uint32_t c, char buf[static 5])
+{
+    size_t size = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+    for (size_t i = size; i-- > 1; c >>= 6)
+        buf[i] = (char)(0x80 | (c & 0x3f));
+    buf[0] = (char)(size == 1 ? c : (0xf00u >> size & 0xf0) | c);
+    buf[size] = '\0';
+    return buf;
+}
+
+static void test_hidden(void)
+{
+    /* The first and the last of each range of Cf, Zl and Zp, as perl's \p{Cf} and so on has them.
+     */
+    static const uint32_t ranges[][2] = {{0xad, 0xad}, {0x600, 0x605}, {0x61c, 0x61c},
+        {0x6dd, 0x6dd}, {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0x180e, 0x180e},
+        {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb},
+        {0x110bd, 0x110bd}, {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3},
+        {0x1d173, 0x1d17a}, {0xe0000, 0xe007f}};
+    char buf[5], strange[64] = "";
+
+    for (size_t i = 0; i < SIZE(ranges); i++) {
+        uint32_t first = ranges[i][0], last = ranges[i][1];
+        bool right = printable(utf8(first, buf)) == 0 && printable(utf8(last, buf)) == 0 &&
+                     (printable(utf8(first - 1, buf)) != 0 || first == 0x600) &&
+                     printable(utf8(last + 1, buf)) != 0;
+        if (!right)
+            snprintf(strange, sizeof(strange), "U+%04X to U+%04X", first, last);
+    }
+    is_text(strange, "", "format characters and separators of lines are not put out, others are");
+}
+
+/* Tests that n times s and what is behind is cut to what is kept, in no character's middle. */
+static void is_cut(const char *s, size_t n, const char *behind, size_t wanted)
+{
+    char *name = resize(NULL, n * strlen(s) + strlen(behind) + 1, 1);
+
+    name[0] = '\0';
+    for (size_t i = 0; i < n; i++)
+        strcpy(name + i * strlen(s), s);
+    strcat(name, behind);
+    cut_name(name);
+    ok(strlen(name) == wanted, "%zu of \"%s\" and \"%s\": %zu bytes, wanted %zu", n, s, behind,
+        strlen(name), wanted);
+    free(name);
+}
+
+static void test_cut_name(void)
+{
+    is_cut("a", MAX_NAME, "", MAX_NAME);
+    is_cut("a", MAX_NAME, "bc", MAX_NAME);
+    is_cut("a", MAX_NAME - 1, "\xc3\xa9", MAX_NAME - 1);
+    is_cut("\xc3\xa9", 600, "", MAX_NAME - 1);
+    is_cut("\xe2\x82\xac", 400, "", MAX_NAME);
+    is_cut("\xf0\x9f\x90\xa7", 300, "", MAX_NAME - 3);
+    is_cut("\xe2\x80\x8b", 342, "", MAX_NAME);
+    is_cut("\xff", 2000, "", MAX_NAME);
+    is_cut("a", MAX_NAME - 1, "\xe2\x82", MAX_NAME);
 }
 
 /*
@@ -2645,6 +2718,8 @@ int main(int argc, char **argv)
     test_bad_header_pages();
     test_names();
     test_put_name();
+    test_hidden();
+    test_cut_name();
     test_numbers();
     test_stamp();
     test_empty_text();
