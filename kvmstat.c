@@ -3482,7 +3482,8 @@ static void finish_recording(void)
  * was opened with the size of the one before.
  */
 
-static const char mmv_name[] = "kvmstat", mmv_new_name[] = ".kvmstat"; /* agents skip dot files */
+static const char mmv_name[] = "kvmstat";
+static const char mmv_new_name[] = ".kvmstat."; /* then a number; agents skip dot files */
 
 enum {
     PID_VCPUS = 255, /* vCPUs of a process that its id tells apart in PCP */
@@ -3658,17 +3659,30 @@ static struct {
     uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
     int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
     uint64_t lost;         /* events, since the start */
+    bool told;             /* it was said that there is no file, and there still is none */
 } metrics = {.dir = -1, .fd = -1};
+
+/* What to do if the file cannot be made, as errno tells. */
+static const char *metrics_remedy(void)
+{
+    switch (errno) {
+    case ENOENT: return "install Performance Co-Pilot, or set PCP_TMP_DIR";
+    case EACCES:
+    case EPERM: return "run as root";
+    case EDQUOT:
+    case ENOSPC: return "-m needs room there for its file";
+    case EEXIST: return "remove what somebody put there in the place of kvmstat's file";
+    case EMFILE:
+    case ENFILE: return "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
+    default: return "see DIAGNOSTICS in kvmstat(1)";
+    }
+}
 
 /* Says that the file could not be made, as errno tells, and ends kvmstat. */
 static _Noreturn void fail_metrics(void)
 {
-    const char *remedy = "-m needs room there for its file";
+    const char *remedy = metrics_remedy();
 
-    if (errno == ENOENT)
-        remedy = "install Performance Co-Pilot, or set PCP_TMP_DIR";
-    else if (errno == EACCES || errno == EPERM)
-        remedy = "run as root";
     fail("%s: %s (%s)", metrics.name, strerror(errno), remedy);
 }
 
@@ -3735,10 +3749,15 @@ static void find_metrics(void)
     int fd = openat(metrics.dir, mmv_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return;
-    if (fd < 0 || fstat(fd, &st) != 0 || !is_own(&st) ||
-        read(fd, &header, sizeof(header)) != sizeof(header) ||
-        memcmp(header.magic, "MMV", 4) != 0 || header.cluster != MMV_CLUSTER ||
-        fcntl(fd, F_GETLK, &lock) != 0)
+    bool strange = fd < 0 && (errno == ELOOP || errno == ENXIO); /* a link, or a socket */
+    if (fd < 0 && !strange)
+        fail_metrics();
+    strange = strange || fstat(fd, &st) != 0 || !is_own(&st);
+    ssize_t size = strange ? 0 : read(fd, &header, sizeof(header));
+    if (size < 0 || (size > 0 && fcntl(fd, F_GETLK, &lock) != 0))
+        fail_metrics();
+    if (size != sizeof(header) || memcmp(header.magic, "MMV", 4) != 0 ||
+        header.cluster != MMV_CLUSTER)
         fail("%s/%s: not made by kvmstat (remove it)", metrics.name, mmv_name);
     if (lock.l_type != F_UNLCK)
         fail("%s/%s: kvmstat %d exports already (end that one, or leave -m out)", metrics.name,
@@ -3944,85 +3963,145 @@ static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
     set_values(f, rows, n);
 }
 
-/* Makes the new file, locked, of the given size; gives it in memory, and its descriptor. */
-static struct mmv_file *create_metrics(size_t size, int *fd, struct stat *st)
+/* Removes what kvmstats left that were killed just before they gave a new file its name. */
+static void remove_new_files(void)
+{
+    DIR *d = open_dir(metrics.dir, ".");
+    struct dirent *e;
+    struct stat st;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, mmv_new_name, strlen(mmv_new_name)) == 0 &&
+            fstatat(metrics.dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
+            unlinkat(metrics.dir, e->d_name, 0);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/*
+ * Makes a new file, with a name that nobody could take beforehand: a descriptor of it, or -1 with
+ * errno.
+ */
+static int open_new_file(char name[static NAME_MAX + 1])
+{
+    uint64_t number = now(CLOCK_MONOTONIC);
+    int fd = -1;
+
+    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
+        if (syscall(SYS_getrandom, &number, sizeof(number), 0) < 0)
+            number++; /* the next best */
+        snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, mmv_new_name, number);
+        fd = openat(metrics.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
+    return fd;
+}
+
+/*
+ * Has the new file fd, of the given size, locked and in memory, where forked processes do not
+ * have it.  NULL with errno.
+ */
+static struct mmv_file *map_new_file(int fd, size_t size)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    void *p = MAP_FAILED;
 
-    /* What a kvmstat that was killed may have left. */
-    if (fstatat(metrics.dir, mmv_new_name, st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(st))
-        unlinkat(metrics.dir, mmv_new_name, 0);
-    *fd = openat(metrics.dir, mmv_new_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (*fd < 0)
-        fail_metrics();
     /* With all its blocks: a full disk must not show when the memory is written to. */
-    int error = posix_fallocate(*fd, 0, (off_t)size);
-    if (error == 0 && fcntl(*fd, F_SETLK, &lock) == 0 && fstat(*fd, st) == 0 &&
-        fchmod(*fd, 0644) == 0) /* agents are another user */
-        p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    if (p == MAP_FAILED) {
-        errno = error != 0 ? error : errno;
-        discard(metrics.dir, mmv_new_name);
-        fail_metrics();
-    }
+    int error = posix_fallocate(fd, 0, (off_t)size);
+    if (error != 0)
+        return errno = error, NULL;
+    if (fcntl(fd, F_SETLK, &lock) != 0 || fchmod(fd, 0644) != 0) /* agents are another user */
+        return NULL;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, size, MADV_DONTFORK);
     return p;
 }
 
-/* Puts a file with the n vCPUs at rows in the place of the one before. */
-static void replace_metrics(const struct row *rows, size_t n)
+/* Forgets the file, which stays where it is. */
+static void close_metrics(void)
 {
-    struct mmv_file *old = metrics.file;
-    size_t old_size = metrics.size, size;
-    int old_fd = metrics.fd, fd;
+    if (metrics.file == NULL)
+        return;
+    munmap(metrics.file, metrics.size);
+    close(metrics.fd);
+    metrics.file = NULL;
+}
+
+/*
+ * Puts a file with the n vCPUs at rows in the place of the one before.  False with errno, and that
+ * one is still there; EEXIST: there is somebody else's.
+ */
+static bool replace_metrics(const struct row *rows, size_t n)
+{
+    char name[NAME_MAX + 1];
     struct stat st;
 
     while (metrics.room < n)
         metrics.room *= 2;
-    size = mmv_size(metrics.room);
-    struct mmv_file *f = create_metrics(size, &fd, &st);
-    fill_file(f, rows, n);
-    bool foreign = !is_in_place() && errno != ENOENT;
-    if (foreign || renameat(metrics.dir, mmv_new_name, metrics.dir, mmv_name) != 0) {
-        discard(metrics.dir, mmv_new_name);
-        if (foreign)
-            fail("%s/%s: not kvmstat's any more (somebody replaced it)", metrics.name, mmv_name);
-        fail_metrics();
+    size_t size = mmv_size(metrics.room);
+    if (!is_in_place() && errno != ENOENT)
+        return false;
+    int fd = open_new_file(name);
+    if (fd < 0)
+        return false;
+    struct mmv_file *f = map_new_file(fd, size);
+    if (f != NULL)
+        fill_file(f, rows, n);
+    if (f == NULL || fstat(fd, &st) != 0 ||
+        renameat(metrics.dir, name, metrics.dir, mmv_name) != 0) {
+        discard(metrics.dir, name);
+        if (f != NULL)
+            munmap(f, size);
+        close(fd);
+        return false;
     }
+    close_metrics();
     metrics.file = f;
     metrics.size = size;
     metrics.fd = fd;
     metrics.dev = st.st_dev;
     metrics.ino = st.st_ino;
-    if (old != NULL) {
-        munmap(old, old_size);
-        close(old_fd);
-    }
+    return true;
 }
 
 /* Makes the first file, without vCPUs, unless another kvmstat has one. */
 static void start_metrics(void)
 {
     find_metrics();
+    remove_new_files();
     metrics.room = MIN_ROOM;
     metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
-    replace_metrics(NULL, 0);
+    if (!replace_metrics(NULL, 0))
+        fail_metrics();
     metrics.again = now(CLOCK_MONOTONIC) + NSEC;
 }
 
 /* Removes the file, if there is one. */
 static void remove_metrics(void)
 {
-    struct mmv_file *f = metrics.file;
-
-    if (f == NULL)
+    if (metrics.file == NULL)
         return;
-    metrics.file = NULL;
     if (is_in_place())
         unlinkat(metrics.dir, mmv_name, 0);
-    f->header.generation = 0; /* or the agent would see the end only in the next second */
-    munmap(f, metrics.size);
-    close(metrics.fd);
+    /* Or the agent would see the end only in the next second. */
+    metrics.file->header.generation = 0;
+    close_metrics();
+}
+
+/*
+ * The file could not be replaced, as errno tells: says so, once, and removes what is there, for
+ * values that stay as they are would not be true.  The next report tries again.
+ */
+static void lose_metrics(void)
+{
+    int error = errno;
+
+    remove_metrics();
+    errno = error;
+    if (!metrics.told)
+        complain("%s: no metrics: %s (%s)", metrics.name, strerror(error), metrics_remedy());
+    metrics.told = true;
 }
 
 /* Adds what the interval counted, and gives that to Performance Co-Pilot. */
@@ -4031,8 +4110,8 @@ static void report_metrics(void)
     static struct row *rows;
     struct mmv_file *f = metrics.file;
     size_t n = list_rows(&rows, is_instance);
-    const struct mmv_instance *instances = mmv_vcpus_of(f, f->indom.count).instances;
-    bool same = f->indom.count == n && is_in_place();
+    bool same = f != NULL && f->indom.count == n && is_in_place();
+    const struct mmv_instance *instances = same ? mmv_vcpus_of(f, n).instances : NULL;
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
     for (size_t i = 0; i < n; i++) {
@@ -4041,11 +4120,13 @@ static void report_metrics(void)
             v->totals[c] += v->tally.counts[c];
         same = same && instances[i].id == instance_of(rows[i].guest, v);
     }
-    if (same && !again) {
-        set_values(f, rows, n);
-    } else {
-        replace_metrics(rows, n);
+    if ((!same || again) && replace_metrics(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
+        metrics.told = false;
+    } else if (same) {
+        set_values(f, rows, n); /* also if there is no room for two, which the next report tries */
+    } else {
+        lose_metrics();
     }
 }
 

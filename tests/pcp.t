@@ -113,7 +113,7 @@ ok $? "and the first one goes on"
 ids=$(info -f mmv.kvmstat.exits | grep -o 'inst.*or')
 end "$kvm" KILL
 is "$(info -f mmv.kvmstat.exits 2>&1 | grep -c value)" 0 "SIGKILL: the metrics are gone at the next fetch"
-echo left >"$mmv/.kvmstat"
+echo left >"$mmv/.kvmstat.0123456789abcdef"
 start_kvmstat again -m -H 0.1
 kvm=$pid
 until_true 5 has_values 2
@@ -135,7 +135,8 @@ end "$web"
 refused() {
 	local before
 	before=$(ls -lA --time-style=full-iso "$mmv" 2>/dev/null)
-	"$kvmstat" -m 0.1 1 >"$tmp/out" 2>"$tmp/err"
+	# shellcheck disable=SC2086 # a command
+	$kvmstat -m 0.1 1 >"$tmp/out" 2>"$tmp/err"
 	is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $2" "$1: refused"
 	is "$(ls -lA --time-style=full-iso "$mmv" 2>/dev/null)" "$before" "$1: untouched"
 	nothing_left
@@ -145,8 +146,6 @@ refused() {
 echo mine >"$tmp/victim"
 ln -s "$tmp/moved" "$mmv/kvmstat"
 refused "a symbolic link, also to a file that kvmstat left" "$mmv/kvmstat: not made by kvmstat (remove it)"
-ln -s "$tmp/victim" "$mmv/.kvmstat"
-refused "a link in the place of the new file" "$mmv: File exists (-m needs room there for its file)"
 is "$(cat "$tmp/victim")" mine "and what they point to is as it was"
 mkfifo "$mmv/kvmstat"
 refused "a FIFO" "$mmv/kvmstat: not made by kvmstat (remove it)"
@@ -160,6 +159,20 @@ refused "another user's file" "$mmv/kvmstat: not made by kvmstat (remove it)"
 mount -t tmpfs -o size=8k nodev "$mmv"
 refused "a full disk" "$mmv: No space left on device (-m needs room there for its file)"
 umount "$mmv"
+# faulty ERROR WHEN: kvmstat with that openat() failing, of those in PCP's directory
+faulty() {
+	# shellcheck disable=SC2317 # refused() calls it
+	strace -qq -o /dev/null -P "$mmv" -e trace=openat -e "inject=openat:error=$1:when=$2" "$plain" "${@:3}"
+}
+plain=$kvmstat
+kvmstat='faulty EACCES 1' refused "an old file that cannot be opened" "$mmv: Permission denied (run as root)"
+kvmstat='faulty ENFILE 1' refused "too many files, at the old one" \
+	"$mmv: Too many open files in system (raise the limit of open files: ulimit -n, or sysctl fs.file-max)"
+kvmstat='faulty EMFILE 3' refused "too many files, at the new one" \
+	"$mmv: Too many open files (raise the limit of open files: ulimit -n, or sysctl fs.file-max)"
+kvmstat='faulty EROFS 3' refused "a file system that is read only" \
+	"$mmv: Read-only file system (see DIAGNOSTICS in kvmstat(1))"
+kvmstat=$plain
 real=$mmv
 mv "$mmv" "$tmp/elsewhere"
 refused "no directory" "$mmv: No such file or directory (install Performance Co-Pilot, or set PCP_TMP_DIR)"
@@ -184,18 +197,83 @@ PCP_TMP_DIR='' PCP_CONF=$tmp/none refused "no configuration" \
 PCP_TMP_DIR='' PCP_CONF=$tmp/victim refused "a configuration without it" \
 	"$tmp/victim: no PCP_TMP_DIR (set it in the environment)"
 
-# Somebody puts a file of theirs in the place of kvmstat's.
-start_kvmstat robbed -m -H 0.1 50
+# Somebody makes files in the directory, where kvmstat wants to have its own.
+in_place='File exists (remove what somebody put there in the place of kvmstat'"'"'s file)'
+
+# lost WHAT CAUSE: kvmstat says once that it has no metrics, and why, and its reports go on
+lost() {
+	local before
+	until_true 5 has_lines err "$said"
+	before=$(wc -l <"$tmp/robbed.out")
+	until_true 5 has_lines out "$((before + 5))"
+	ok $? "$1: the reports go on"
+	said=$((said + 1))
+	is "$(wc -l <"$tmp/robbed.err") $(tail -n 1 "$tmp/robbed.err")" "$said kvmstat: $mmv: no metrics: $2" "$1: one line"
+	has_values 0
+	ok $? "$1: there are no values that stay as they are"
+}
+# has_lines FILE N: more than so many
+has_lines() {
+	[ "$(wc -l <"$tmp/robbed.$1")" -gt "$2" ]
+}
+# back WHAT N: the metrics are, of N vCPUs, with all that was counted
+back() {
+	until_true 5 has_values "$2"
+	ok $? "$1: the metrics come back"
+	sleep 0.3
+	is "$(pcp_table)" "$(sums "$tmp/robbed.out")" "$1: with what was counted meanwhile"
+	is "$(ls -A "$mmv")$(wc -l <"$tmp/robbed.err")" "kvmstat$said" "$1: and nothing else"
+}
+said=0
+ln -s "$tmp/victim" "$mmv/.kvmstat"
+start_kvmstat robbed -m -H 0.1
 kvm=$pid
+is "$(ls -A "$mmv" | xargs)$(readlink "$mmv/.kvmstat")" ".kvmstat kvmstat$tmp/victim" "a link called .kvmstat is in nobody's way"
+rm "$mmv/.kvmstat"
+start_guest steady -d -n 200 -l oh -w
+steady=$pid
+until_true 5 has_values 1
 echo theirs >"$tmp/theirs"
 chown nobody "$tmp/theirs"
 mv "$tmp/theirs" "$mmv/kvmstat"
-wait "$kvm"
-is "$?$(cat "$tmp/robbed.err" "$mmv/kvmstat" | tail -n 2)" \
-	"1kvmstat: $mmv/kvmstat: not kvmstat's any more (somebody replaced it)
-theirs" "a file that took its place stays"
-is "$(ls -A "$mmv")" kvmstat "and nothing else"
+echo >&"$hold"
+until_true 10 test -s "$tmp/steady.out"
+lost "a file in its place" "$in_place"
+is "$(cat "$mmv/kvmstat")$(ls -A "$mmv")" theirskvmstat "a file in its place: it stays, and no other is there"
 rm "$mmv/kvmstat"
+back "a file in its place" 1
+rm "$mmv/kvmstat"
+mkdir "$mmv/kvmstat"
+lost "a directory in its place" "$in_place"
+rmdir "$mmv/kvmstat"
+back "a directory in its place" 1
+end "$kvm"
+is "$status$(ls -A "$mmv")" 143 "SIGTERM ends it, and its file goes"
+
+# What fails for a while.
+mount -t tmpfs -o size=200k nodev "$mmv"
+start_kvmstat robbed2 -m -H 0.1
+kvm=$pid
+until_true 5 has_values 1
+sleep 1.3 # until no further file is due
+dd if=/dev/zero of="$mmv/.full" bs=4k 2>/dev/null
+start_guest late -P
+until_true 5 has_values 2
+ok $? "a full disk: there are metrics again when there is room"
+is "$(cat "$tmp/robbed2.err")" "kvmstat: $mmv: no metrics: No space left on device (-m needs room there for its file)" \
+	"a full disk: one line"
+end "$pid"
+end "$kvm"
+umount "$mmv"
+start many strace -qq -o /dev/null -P "$mmv" -e trace=openat -e inject=openat:error=ENFILE:when=4..9 "$kvmstat" -m -H 0.1 30
+until_true 5 test -s "$tmp/many.err"
+until_true 5 has_values 1
+ok $? "too many open files for some time: the metrics come back"
+wait "$pid"
+is "$?$(cat "$tmp/many.err")" "0kvmstat: $mmv: no metrics: Too many open files in system (raise the limit of open files: ulimit -n, or sysctl fs.file-max)" \
+	"too many open files for some time: one line, and status 0"
+is "$(grep -c "^$steady	" "$tmp/many.out")" 30 "and all reports"
+end "$steady"
 
 # A thread that runs several vCPUs: what nothing tells the vCPU of keeps its instance.
 if software_backend; then
