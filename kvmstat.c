@@ -202,7 +202,8 @@ struct vcpu {
 struct guest {
     int pid;             /* the process (not the thread) */
     uint64_t started;    /* when the process did, in clock ticks since boot; 0 if nothing tells */
-    char *name;          /* -n, -w: the guest's name, as bytes; else NULL */
+    char *name;          /* -m, -n, -w: the guest's name, as bytes; else NULL */
+    uint64_t ask_at;     /* when to ask for that again, by CLOCK_MONOTONIC; 0: it is known */
     struct vcpu **vcpus; /* in order of their numbers */
     size_t nvcpus;       /* how many */
     bool asked;          /* -p asks for it, or there is no -p */
@@ -1029,7 +1030,7 @@ static void find_clock_offset(void)
 }
 
 /* Capabilities that are needed while it reports: linux/capability.h. */
-enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, KILL = 5, SYS_PTRACE = 19 };
+enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, SYS_PTRACE = 19 };
 
 /* What capget(2) and capset(2) are asked for. */
 struct capability_header {
@@ -1054,12 +1055,21 @@ static bool has_capability(int capability)
     return syscall(SYS_capget, &header, sets) != 0 || (sets[0].effective >> capability & 1) != 0;
 }
 
-/* Gives up all capabilities of this process but those of the first 32 that are bits of kept. */
+/* Bars the ways by which a program that this process executed could have more rights again. */
+static void bar_privileges(void)
+{
+    prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
+    for (long c = 0; prctl(PR_CAPBSET_DROP, c, 0L, 0L, 0L) == 0; c++)
+        ; /* up to the last that the kernel knows */
+}
+
+/* Gives up for good all capabilities but those of the first 32 that are bits of kept. */
 static void keep_capabilities(uint32_t kept)
 {
     struct capability_header header = {CAPABILITY_VERSION, 0};
     struct capability_set sets[2];
 
+    bar_privileges();
     if (syscall(SYS_capget, &header, sets) != 0)
         return;
     for (int i = 0; i < 2; i++) {
@@ -1079,22 +1089,11 @@ static void drop_privileges(void)
 {
     const uid_t nobody = 65534; /* as all distributions have it, and the kernel as overflowuid */
 
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
-        ; /* up to the last that the kernel has */
+    bar_privileges();
     if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
                               setresuid(nobody, nobody, nobody) != 0))
         errno = 0; /* a container may have no such user, or root there not the right to be one */
     keep_capabilities(0);
-}
-
-/* Removes the file name under directory dir, after an error: errno stays. */
-static void discard(int dir, const char *name)
-{
-    int error = errno;
-
-    unlinkat(dir, name, 0);
-    errno = error;
 }
 
 /* opendir() of path under directory dir. */
@@ -1108,10 +1107,42 @@ static DIR *open_dir(int dir, const char *path)
     return d;
 }
 
+/* Closes all descriptors of this process but these two; false with errno. */
+static bool close_others(int kept, int kept_too)
+{
+    DIR *d = open_dir(world.proc, "self/fd");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        int fd = parse_int(e->d_name);
+        if (fd >= 0 && fd != kept && fd != kept_too && fd != dirfd(d))
+            close(fd);
+    }
+    return d != NULL && closedir(d) == 0;
+}
+
+/* Removes the file name under directory dir, after an error: errno stays. */
+static void discard(int dir, const char *name)
+{
+    int error = errno;
+
+    unlinkat(dir, name, 0);
+    errno = error;
+}
+
 /* Whether st is that of a regular file of this user's. */
 static bool is_own(const struct stat *st)
 {
     return S_ISREG(st->st_mode) && st->st_uid == geteuid();
+}
+
+/* Whether this user needs no capability to make, replace and remove files in the directory dir. */
+static bool is_own_directory(int dir)
+{
+    const mode_t needed = S_IWUSR | S_IXUSR;
+    struct stat st;
+
+    return fstat(dir, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & needed) == needed;
 }
 
 /* Whether others than root and this user can write to the directory dir. */
@@ -1558,7 +1589,7 @@ static bool comm_of(int tid, char *name, size_t size)
 
     if (!is_recorded()) {
         snprintf(path, sizeof(path), "%d/comm", tid);
-        ssize_t n = see_file(world.proc, path, name, size);
+        ssize_t n = read_file(world.proc, path, name, size);
         if (n > 0)
             name[n - 1] = '\0'; /* the newline */
         return n > 0;
@@ -1571,25 +1602,196 @@ static bool comm_of(int tid, char *name, size_t size)
     return known != NULL;
 }
 
-/* The name of pid's guest, else of the process, else `?', to be freed. */
-static char *name_of(int pid)
+/*
+ * The reader of names.  Who reads a process's command line may have to wait for that process,
+ * for ever: a tenant whose memory comes from a file system that does not answer can hold
+ * the lock that this takes.  So another process reads it, and is abandoned if it does not answer.
+ */
+
+/* What the reader answers. */
+struct answer {
+    int error;               /* errno, if it could not read the command line; else 0 */
+    char name[MAX_NAME + 1]; /* the guest's name; empty if there is none in it */
+};
+
+enum { MAX_READERS = 4 }; /* with those that do not answer, and have not ended yet */
+
+/* Who reads names, and for how long it may be waited for. */
+static struct {
+    int fd;                  /* the socket to the reader; -1: there is none */
+    pid_t pids[MAX_READERS]; /* those that were started and have not ended; else 0 */
+    pid_t *pid;              /* the one of these that has the other end of fd */
+    uint64_t patience;       /* nanoseconds that may still be waited for it: ... */
+    uint64_t grown;          /* ... as of that time of CLOCK_MONOTONIC */
+    bool told;               /* it was said that a name is missing, and one still is */
+    bool changed;            /* -m: a guest got another name than it had */
+} names = {.fd = -1};
+
+#define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; it grows by a tenth of the time */
+#define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds until who gave no answer is asked again */
+#define MAX_COMMAND (6u << 20)           /* bytes that are read: what execve() takes */
+
+/* The reader's answer: what the command line of pid tells.  It is read to size bytes at command. */
+static struct answer read_name(int pid, char *command, size_t size)
 {
-    static char command[6 << 20]; /* as many bytes as execve() takes */
-    char path[64], *name = NULL;
-    ssize_t size = 0;
+    struct answer answer = {.error = 0};
+    char path[64], *name;
 
     snprintf(path, sizeof(path), "%d/cmdline", pid);
-    if (!is_recorded())
-        size = see_file(world.proc, path, command, sizeof(command));
-    if (size > 0)
-        name = name_in_command(command, (size_t)size);
-    if (name != NULL && *name != '\0') {
+    ssize_t n = read_file(world.proc, path, command, size);
+    /* Of a process that is gone, or that others may not look at, there is none. */
+    if (n < 0 && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM)
+        answer.error = errno;
+    if (n > 0 && (name = name_in_command(command, (size_t)n)) != NULL) {
         cut_name(name);
-        return copy(name);
+        strcpy(answer.name, name);
     }
-    if (!comm_of(pid, command, sizeof(command)))
-        strcpy(command, "?");
-    return copy(command);
+    return answer;
+}
+
+/* The reader: answers what it is asked on fd, until its other end is closed. */
+static _Noreturn void read_names(int fd)
+{
+    char *command = malloc(MAX_COMMAND);
+    int pid;
+
+    if (command == NULL || !close_others(fd, world.proc) || chdir("/") != 0)
+        _exit(1);
+    keep_capabilities(1u << SYS_PTRACE); /* where /proc has hidepid */
+    while (recv(fd, &pid, sizeof(pid), 0) == (ssize_t)sizeof(pid)) {
+        const struct answer answer = read_name(pid, command, MAX_COMMAND);
+        send(fd, &answer, sizeof(answer), MSG_NOSIGNAL);
+    }
+    _exit(0);
+}
+
+/* Starts the reader, unless there is one; 0, or what errno was. */
+static int start_reader(void)
+{
+    int ends[2];
+
+    if (names.fd >= 0)
+        return 0;
+    names.pid = NULL;
+    for (size_t i = 0; i < MAX_READERS; i++) {
+        if (names.pids[i] != 0 && waitpid(names.pids[i], NULL, WNOHANG) != 0)
+            names.pids[i] = 0;
+        if (names.pids[i] == 0)
+            names.pid = &names.pids[i];
+    }
+    if (names.pid == NULL)
+        return ETIMEDOUT;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        return errno;
+    pid_t pid = fork();
+    int error = errno;
+    if (pid == 0)
+        read_names(ends[1]);
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        return error;
+    }
+    names.fd = ends[0];
+    *names.pid = pid;
+    return 0;
+}
+
+/* Ends the reader.  Nobody waits for it here: what it does may take for ever. */
+static void abandon_reader(void)
+{
+    close(names.fd);
+    kill(*names.pid, SIGKILL);
+    names.fd = -1;
+}
+
+/* Ends the reader, which has nothing to do: so it is gone at once. */
+static void end_reader(void)
+{
+    if (names.fd < 0)
+        return;
+    abandon_reader();
+    waitpid(*names.pid, NULL, 0);
+}
+
+/* Asks the reader for the name of pid's guest, and waits so long at most; 0, or what errno was. */
+static int ask_reader(int pid, uint64_t limit, struct answer *answer)
+{
+    struct timeval timeout = {.tv_sec = 0, .tv_usec = (suseconds_t)(limit / 1000)};
+    ssize_t size = -1;
+
+    int error = start_reader();
+    if (error != 0)
+        return error;
+    if (setsockopt(names.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 &&
+        send(names.fd, &pid, sizeof(pid), MSG_NOSIGNAL) == (ssize_t)sizeof(pid))
+        size = recv(names.fd, answer, sizeof(*answer), 0);
+    if (size == (ssize_t)sizeof(*answer))
+        return answer->error;
+    error = size >= 0 ? EPIPE : errno == EAGAIN ? ETIMEDOUT : errno; /* EPIPE: somebody ended it */
+    abandon_reader();
+    return error;
+}
+
+/*
+ * Asks for the name of pid's guest, as long as there is patience: of what there is, a quarter is
+ * for one name, and others' names are known though some are not.  0, or what errno was.
+ */
+static int ask_name(int pid, struct answer *answer)
+{
+    uint64_t start = now(CLOCK_MONOTONIC);
+
+    names.patience += (start - names.grown) / 10;
+    if (names.patience > MAX_PATIENCE)
+        names.patience = MAX_PATIENCE;
+    names.grown = start;
+    if (names.patience < SHORT_NAP)
+        return EBUSY;
+    int error = ask_reader(pid, names.patience / 4, answer);
+    uint64_t spent = now(CLOCK_MONOTONIC) - start;
+    names.patience -= spent < names.patience ? spent : names.patience;
+    return error;
+}
+
+/*
+ * Gives g its guest's name.  While that cannot be told, it says so, once, and gives it the name
+ * of the process, or `?'.
+ */
+static void name_guest(struct guest *g)
+{
+    struct answer answer = {.error = 0};
+    int error = is_recorded() ? 0 : ask_name(g->pid, &answer);
+    bool late = error == ETIMEDOUT || error == EBUSY;
+
+    g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + NAME_AGAIN : 1;
+    if (error != 0 && !names.told)
+        complain(
+            "/proc/%d/cmdline: %s (the process's name stands for the guest's until it is read)",
+            g->pid, late ? "no answer in time" : strerror(error));
+    names.told |= error != 0;
+    if (error != 0 && g->name != NULL)
+        return;
+    if (*answer.name == '\0' && !comm_of(g->pid, answer.name, sizeof(answer.name)))
+        strcpy(answer.name, "?");
+    names.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
+    char *name = copy(answer.name);
+    free(g->name);
+    g->name = name;
+}
+
+/* Asks again for the names of guests that could not be told up to now. */
+static void name_guests(void)
+{
+    uint64_t time = now(CLOCK_MONOTONIC);
+    bool missing = false;
+
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        if (g->gone == 0 && g->ask_at != 0 && g->ask_at <= time)
+            name_guest(g);
+        missing |= g->ask_at != 0;
+    }
+    names.told &= missing;
 }
 
 /* Ends kvmstat if n, the guests, threads or vCPUs of a recording, are more than are read. */
@@ -1736,7 +1938,7 @@ static void identify(struct guest *g, uint64_t time)
         g->started = 0;
         g->gone = now(CLOCK_MONOTONIC);
     } else if (named) {
-        g->name = name_of(g->pid);
+        name_guest(g);
     }
     if (dir >= 0)
         close(dir);
@@ -1785,7 +1987,7 @@ static struct guest *guest_of(int pid, uint64_t time)
     if (!is_recorded())
         identify(g, time);
     else if (options.names)
-        g->name = name_of(pid);
+        name_guest(g);
     if (options.metrics) {
         uint8_t *byte = &world.pids[(unsigned)pid % MAX_PIDS / 8], bit = (uint8_t)(1 << pid % 8);
         g->reused = (*byte & bit) != 0;
@@ -2025,8 +2227,11 @@ static long vcpu_by_name(int tid)
     char comm[64];
     uint64_t id;
 
-    if (!comm_of(tid, comm, sizeof(comm)))
+    if (!comm_of(tid, comm, sizeof(comm))) {
+        if (!is_recorded())
+            check_shortage();
         return -1;
+    }
     for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
         size_t size = strlen(thread_names[i].before);
         const char *p = comm + size;
@@ -4110,7 +4315,7 @@ static void report_metrics(void)
     static struct row *rows;
     struct mmv_file *f = metrics.file;
     size_t n = list_rows(&rows, is_instance);
-    bool same = f != NULL && f->indom.count == n && is_in_place();
+    bool same = f != NULL && f->indom.count == n && !names.changed && is_in_place();
     const struct mmv_instance *instances = same ? mmv_vcpus_of(f, n).instances : NULL;
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
@@ -4122,7 +4327,7 @@ static void report_metrics(void)
     }
     if ((!same || again) && replace_metrics(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
-        metrics.told = false;
+        metrics.told = names.changed = false;
     } else if (same) {
         set_values(f, rows, n); /* also if there is no room for two, which the next report tries */
     } else {
@@ -4230,12 +4435,11 @@ static void start_janitor(void)
     setsid();
     for (size_t i = 0; i < NENDINGS; i++)
         signal(endings[i], SIG_IGN);
+    keep_capabilities(is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE);
     close(life[1]);
-    for (int fd = 0; fd <= 2; fd++)
-        close(fd); /* the reader of a pipe must see its end */
-    keep_capabilities(1u << DAC_OVERRIDE);
-    if (chdir("/") != 0)
-        errno = 0; /* then it keeps a file system from being unmounted, no more */
+    /* If these fail, it keeps a file system from being unmounted, or a file from going, no more. */
+    if (!close_others(life[0], trace.instances) || chdir("/") != 0)
+        errno = 0;
     while (read(life[0], &c, 1) < 0 && errno == EINTR)
         ;
     _exit(remove_instance() ? 0 : 1);
@@ -4283,6 +4487,7 @@ static bool clean_up(void)
     int status = 0;
     pid_t ended;
 
+    end_reader();
     if (trace.janitor == 0)
         return true;
     for (size_t i = 0; i < reading.nstreams; i++)
@@ -4946,6 +5151,21 @@ static bool lock_instances(void)
     return r == 0;
 }
 
+/*
+ * What the rest needs: to look at other users' processes; and where this user does not own the
+ * directory of the instance, of -m's file or of the recording, to write there, also in
+ * place of somebody's file in a sticky directory.
+ */
+static uint32_t needed_capabilities(void)
+{
+    bool owner = options.write == NULL || is_own_directory(output.dir);
+    bool writer = owner && is_own_directory(trace.instances) &&
+                  (!options.metrics || is_own_directory(metrics.dir));
+
+    return 1u << SYS_PTRACE | 1u << (writer ? DAC_READ_SEARCH : DAC_OVERRIDE) |
+           (owner ? 0 : 1u << FOWNER);
+}
+
 /* Sets everything up and starts tracing. */
 static void start_tracing(void)
 {
@@ -4995,12 +5215,7 @@ static void start_tracing(void)
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
     see_present(reading.start);
-    /*
-     * Files of the instance, of other users' processes and of -w and -m; whether these live;
-     * and to replace somebody's file in a sticky directory.
-     */
-    keep_capabilities(1u << DAC_OVERRIDE | 1u << KILL | 1u << SYS_PTRACE |
-                      (options.write != NULL ? 1u << FOWNER : 0));
+    keep_capabilities(needed_capabilities());
 }
 
 /*
@@ -6278,6 +6493,7 @@ static void report(uint64_t start, uint64_t end, bool last)
         scan_machines();
         scan_processes(true);
         see_present(end);
+        name_guests();
     }
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);

@@ -8,9 +8,24 @@ needs pgrep strace
 mknod -m 666 "$tmp/kvm" c "0x$(stat -c %t /dev/kvm)" "0x$(stat -c %T /dev/kvm)"
 mount --bind "$tmp/kvm" /dev/kvm
 
-# capabilities PID: those in force
-capabilities() {
-	awk '/^CapEff/ { print $2 }' "/proc/$1/status"
+# rights PID: its capabilities: those in force, those that it may have in force, those that a program
+# could give it; and whether one could
+rights() {
+	awk '/^(CapEff|CapPrm|CapBnd|NoNewPrivs)/ { print $2 }' "/proc/$1/status" | xargs
+}
+
+# files PID: what its descriptors are
+files() {
+	find "/proc/$1/fd" -type l -printf '%l\n' | sed 's/:.*//; s,.*/instances$,instances,' | sort | xargs
+}
+none=0000000000000000
+
+# child PID FILE: its child that has such a file open
+child() {
+	local child
+	for child in $(pgrep -P "$1"); do
+		[[ " $(files "$child") " != *" $2 "* ]] || echo "$child"
+	done
 }
 
 chmod 755 "$tmp"
@@ -23,10 +38,12 @@ start_kvmstat late -Hn 0.1
 kvm=$pid
 until_true 5 grep -q "^$other	0	.*other$" "$tmp/late.out"
 ok $? "another user's guest has its row, with its name"
-is "$(capabilities "$kvm")" 0000000000080022 \
-	"only CAP_DAC_OVERRIDE, CAP_KILL and CAP_SYS_PTRACE are left"
-is "$(capabilities "$(pgrep -P "$kvm")")" 0000000000000002 \
-	"and CAP_DAC_OVERRIDE to the process that removes the instance"
+# CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE
+is "$(rights "$kvm")" "0000000000080004 0000000000080004 $none 1" \
+	"only the capabilities to look at other users' processes are left, and none can be had again"
+is "$(rights "$(child "$kvm" pipe)")" "$none $none $none 1" "none to the process that removes the instance"
+is "$(rights "$(child "$kvm" socket)")" "0000000000080000 0000000000080000 $none 1" \
+	"and CAP_SYS_PTRACE to the one that reads names"
 end "$other"
 start again setpriv --reuid nobody --regid nogroup --clear-groups --inh-caps=-all "$tmp/guest" \
 	-n 300 -l oh -w -N -name guest=again
@@ -43,6 +60,39 @@ sleep 0.3
 is "$(wc -l <"$tmp/late.out")" "$lines" "and has no row when it has ended"
 end "$kvm"
 is "$(ls "$instances" | grep -c "kvmstat.$kvm")" 0 "the instance is removed without CAP_SYS_ADMIN"
+
+# What the two other processes keep open, whatever there is.
+mkdir -p "$tmp/own/mmv" "$tmp/others/mmv"
+exec {file}<"$tmp/guest" # as others that start kvmstat may have some
+PCP_TMP_DIR=$tmp/own start_kvmstat all -m -n -w "$tmp/own/web.dat" 0.1
+kvm=$pid
+start_guest more -P
+until_true 5 grep -q "$pid" "$tmp/all.out"
+end "$pid"
+is "$(files "$(child "$kvm" pipe)")" "instances pipe" \
+	"the process that removes the instance has that directory and a pipe open"
+is "$(files "$(child "$kvm" socket)")" socket "the one that reads names a socket"
+is "$(cat "/proc/$(child "$kvm" pipe)/maps" "/proc/$(child "$kvm" socket)/maps" | grep -c mmv)" 0 \
+	"neither has the file of -m in memory"
+is "$(rights "$kvm")" "0000000000080004 0000000000080004 $none 1" "-m and -w need no more in one's own directories"
+end "$kvm"
+chown nobody "$tmp/others" "$tmp/others/mmv"
+PCP_TMP_DIR=$tmp/others start_kvmstat theirs -m 0.1
+kvm=$pid
+# CAP_DAC_OVERRIDE and CAP_SYS_PTRACE
+is "$(rights "$kvm")" "0000000000080002 0000000000080002 $none 1" "-m does in another user's directory"
+start_guest more2 -P
+until_true 5 grep -q "$pid/0" "$tmp/others/mmv/kvmstat"
+is "$?$(cat "$tmp/theirs.err")" 0 "and can replace its file there"
+end "$pid"
+end "$kvm"
+start_kvmstat theirs2 -w "$tmp/others/web.dat" 0.1
+kvm=$pid
+# and CAP_FOWNER
+is "$(rights "$kvm")" "000000000008000a 000000000008000a $none 1" "and so does -w"
+end "$kvm"
+"$kvmstat" -r "$tmp/others/web.dat" >/dev/null 2>&1
+is $? 0 "which can make its recording there"
 
 # In a sticky directory, only who has CAP_FOWNER may replace somebody else's file.
 mkdir -m 1777 "$tmp/sticky"

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Guests' names, and what becomes of the reports where they cannot be read.
+. "$(dirname "$0")/lib.sh"
+live_host
+alone
+own_name
+
+# reader_of PID: the process that reads names for that kvmstat
+reader_of() {
+	local child
+	for child in $(pgrep -P "$1"); do
+		! find "/proc/$child/fd" -lname 'socket:*' | grep -q . || echo "$child"
+	done
+}
+
+# has_row FILE PID NAME: whether the last row of that process's has that name
+has_row() {
+	[ "$(awk -F'\t' -v pid="$2" '$1 == pid { name = $12 } END { print name }' "$tmp/$1.out")" = "$3" ]
+}
+
+# name_of WORDS...: the name of a guest with these words in its command line
+name_of() {
+	start_guest "name$tests" -P -N "$@"
+	"$kvmstat" -Hn -p "$pid" 0.01 1 | cut -f12
+	end "$pid"
+}
+words=()
+for ((i = 0; i < 18; i++)); do
+	words+=("$(head -c 100000 /dev/zero | tr '\0' x)")
+done
+is "$(name_of --name guest=web1,debug-threads=on)" web1 "as QEMU takes it, behind two dashes, of any monitor"
+is "$(name_of "${words[@]}" -name late)" late "a name behind 1.8 MB of other words"
+long=$(printf 'é%.0s' {1..600})
+is "$(name_of --id "$long")" "${long:0:511}" "a long name is cut in no character's middle"
+is "$(name_of -name $'a\u202eb\u200bc\u2066d\ufeffe\u00ad\U000e0041')" \
+	'a\xe2\x80\xaeb\xe2\x80\x8bc\xe2\x81\xa6d\xef\xbb\xbfe\xc2\xad\xf3\xa0\x81\x81' \
+	"characters that cannot be seen are escaped"
+
+# A command line that whoever reads it waits for, longer than this test takes.
+start_guest web -P -v 2 -N -name web1
+web=$pid
+start_guest slow -P -N -name slow1
+slow=$pid
+start slowly strace -f -qq -o /dev/null -P "/proc/$slow/cmdline" -e trace=read \
+	-e inject=read:delay_enter=100000000 "$kvmstat" -Hn 0.2
+tracer=$pid
+until_true 10 test -s "$tmp/slowly.out"
+kvm=$(pgrep -P "$tracer")
+before=$(wc -l <"$tmp/slowly.out")
+sleep 1
+[ "$(wc -l <"$tmp/slowly.out")" -ge $((before + 12)) ]
+ok $? "a command line that gives no answer: the reports come on time"
+has_row slowly "$slow" guest && has_row slowly "$web" web1
+ok $? "with the process's name, and the names of the others"
+is "$(grep ^kvmstat: "$tmp/slowly.err")" "kvmstat: /proc/$slow/cmdline: no answer in time (the process's name stands for \
+the guest's until it is read)" "and one line says so"
+start_guest new -P -N -name new1
+until_true 5 has_row slowly "$pid" new1
+ok $? "one that starts then has its name"
+end "$pid"
+kill -TERM "$kvm"
+before=${EPOCHREALTIME/./}
+until_true 5 test ! -e "/proc/$kvm"
+[ $((${EPOCHREALTIME/./} - before)) -lt 1000000 ]
+ok $? "SIGTERM ends it within a second: $(((${EPOCHREALTIME/./} - before) / 1000)) ms"
+end "$tracer" KILL # which would wait as long as it makes others wait
+until_true 2 nothing_left
+ok $? "and nothing is left"
+
+# One that does not answer for a while.
+start_kvmstat stopped -Hn 0.2
+kvm=$pid
+until_true 5 has_row stopped "$web" web1
+kill -STOP "$(reader_of "$kvm")"
+start_guest early -P -N -name early1
+early=$pid
+until_true 5 has_row stopped "$early" guest
+ok $? "no answer: the process's name"
+until_true 20 has_row stopped "$early" early1
+ok $? "and the guest's when it can be read"
+is "$(cat "$tmp/stopped.err")" "kvmstat: /proc/$early/cmdline: no answer in time (the process's name stands for \
+the guest's until it is read)" "one line"
+kill -KILL "$(reader_of "$kvm")"
+start_guest next -P -N -name next1
+next=$pid
+until_true 5 has_row stopped "$next" next1
+ok $? "somebody ends the reader: there is another one"
+for ((i = 0; i < 5; i++)); do
+	kill -STOP "$(reader_of "$kvm")"
+	start_guest "stopping$i" -P -N -name stopping
+	until_true 5 has_row stopped "$pid" guest
+	start_guest "going$i" -P -N -name going
+	until_true 5 has_row stopped "$pid" going
+done
+ok $? "however often that is"
+end "$kvm"
+is "$status" 143 "SIGTERM ends it"
+nothing_left
+ok $? "and nothing is left"
+for child in $(pgrep -P $$ -x guest); do
+	end "$child"
+done
+
+# Too many files are open, for some time.
+start_guest web2 -P -N -name web2
+web=$pid
+start files strace -f -qq -o /dev/null -P "/proc/$web/cmdline" -e trace=openat \
+	-e inject=openat:error=ENFILE:when=1..3 "$kvmstat" -Hn -p "$web" 0.1 8
+wait "$pid"
+is "$?$(cat "$tmp/files.err")" "0kvmstat: /proc/$web/cmdline: Too many open files in system (the process's \
+name stands for the guest's until it is read)" "too many open files: one line, and status 0"
+is "$(cut -f 12 "$tmp/files.out" | uniq -c | xargs)" "2 guest 6 web2" "and the name when there are fewer"
+start forks strace -f -qq -o /dev/null -e trace=clone,clone3,fork \
+	-e inject=clone,clone3,fork:error=EAGAIN:when=2..4 "$kvmstat" -Hn -p "$web" 0.1 8
+wait "$pid"
+is "$?$(cat "$tmp/forks.err")" "0kvmstat: /proc/$web/cmdline: Resource temporarily unavailable (the process's \
+name stands for the guest's until it is read)" "too many processes: one line, and status 0"
+is "$(cut -f 12 "$tmp/forks.out" | uniq -c | xargs)" "2 guest 6 web2" "and the name when there are fewer"
+mkdir -p "$tmp/pcp/mmv"
+start metrics env PCP_TMP_DIR="$tmp/pcp" strace -f -qq -o /dev/null -P "/proc/$web/cmdline" -e trace=openat \
+	-e inject=openat:error=ENFILE:when=1..3 "$kvmstat" -m -H 0.1 20
+until_true 10 grep -qs '"guest":"guest"' "$tmp/pcp/mmv/kvmstat"
+ok $? "-m: the process's name"
+until_true 5 grep -q '"guest":"web2"' "$tmp/pcp/mmv/kvmstat" && ! grep -q '"guest":"guest"' "$tmp/pcp/mmv/kvmstat"
+ok $? "and the guest's when it can be read"
+wait "$pid"
+nothing_left
+ok $? "and nothing is left"
+start_kvmstat none -H 0.1
+is "$(pgrep -P "$pid" | wc -l)$(reader_of "$pid")" 1 "without -n, -m and -w nobody reads names"
+end "$pid"
+
+done_testing
