@@ -377,7 +377,7 @@ enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
 /* A directory of the instance that inotify watches. */
 struct watch {
     int wd;        /* by which inotify tells of it */
-    int dir;       /* keeps it in memory: what is not open the kernel may make anew, unwatched */
+    int dir;       /* of events: an open one is not made anew, unwatched (as of Linux 6.6); or -1 */
     char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
 };
 
@@ -4492,8 +4492,10 @@ static bool clean_up(void)
         return true;
     for (size_t i = 0; i < reading.nstreams; i++)
         close(reading.streams[i].fd);
-    for (size_t i = 0; i < trace.nwatches; i++)
-        close(trace.watches[i].dir);
+    for (size_t i = 0; i < trace.nwatches; i++) {
+        if (trace.watches[i].dir >= 0)
+            close(trace.watches[i].dir);
+    }
     close(trace.hold);
     close(trace.dir);
     close(trace.life);
@@ -4973,6 +4975,10 @@ static void watch_directory(const char *path)
     w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
     if (w.wd < 0)
         fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
+    if (strncmp(path, "events/", 7) != 0) {
+        close(w.dir);
+        w.dir = -1;
+    }
     trace.watches[trace.nwatches++] = w;
 }
 
