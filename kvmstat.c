@@ -1625,7 +1625,7 @@ static struct {
     uint64_t grown;          /* ... as of that time of CLOCK_MONOTONIC */
     bool told;               /* it was said that a name is missing, and one still is */
     bool changed;            /* -m: a guest got another name than it had */
-} names = {.fd = -1};
+} naming = {.fd = -1};
 
 #define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; it grows by a tenth of the time */
 #define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds until who gave no answer is asked again */
@@ -1670,16 +1670,16 @@ static int start_reader(void)
 {
     int ends[2];
 
-    if (names.fd >= 0)
+    if (naming.fd >= 0)
         return 0;
-    names.pid = NULL;
+    naming.pid = NULL;
     for (size_t i = 0; i < MAX_READERS; i++) {
-        if (names.pids[i] != 0 && waitpid(names.pids[i], NULL, WNOHANG) != 0)
-            names.pids[i] = 0;
-        if (names.pids[i] == 0)
-            names.pid = &names.pids[i];
+        if (naming.pids[i] != 0 && waitpid(naming.pids[i], NULL, WNOHANG) != 0)
+            naming.pids[i] = 0;
+        if (naming.pids[i] == 0)
+            naming.pid = &naming.pids[i];
     }
-    if (names.pid == NULL)
+    if (naming.pid == NULL)
         return ETIMEDOUT;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return errno;
@@ -1692,26 +1692,26 @@ static int start_reader(void)
         close(ends[0]);
         return error;
     }
-    names.fd = ends[0];
-    *names.pid = pid;
+    naming.fd = ends[0];
+    *naming.pid = pid;
     return 0;
 }
 
 /* Ends the reader.  Nobody waits for it here: what it does may take for ever. */
 static void abandon_reader(void)
 {
-    close(names.fd);
-    kill(*names.pid, SIGKILL);
-    names.fd = -1;
+    close(naming.fd);
+    kill(*naming.pid, SIGKILL);
+    naming.fd = -1;
 }
 
 /* Ends the reader, which has nothing to do: so it is gone at once. */
 static void end_reader(void)
 {
-    if (names.fd < 0)
+    if (naming.fd < 0)
         return;
     abandon_reader();
-    waitpid(*names.pid, NULL, 0);
+    waitpid(*naming.pid, NULL, 0);
 }
 
 /* Asks the reader for the name of pid's guest, and waits so long at most; 0, or what errno was. */
@@ -1723,9 +1723,9 @@ static int ask_reader(int pid, uint64_t limit, struct answer *answer)
     int error = start_reader();
     if (error != 0)
         return error;
-    if (setsockopt(names.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 &&
-        send(names.fd, &pid, sizeof(pid), MSG_NOSIGNAL) == (ssize_t)sizeof(pid))
-        size = recv(names.fd, answer, sizeof(*answer), 0);
+    if (setsockopt(naming.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 &&
+        send(naming.fd, &pid, sizeof(pid), MSG_NOSIGNAL) == (ssize_t)sizeof(pid))
+        size = recv(naming.fd, answer, sizeof(*answer), 0);
     if (size == (ssize_t)sizeof(*answer))
         return answer->error;
     error = size >= 0 ? EPIPE : errno == EAGAIN ? ETIMEDOUT : errno; /* EPIPE: somebody ended it */
@@ -1741,15 +1741,15 @@ static int ask_name(int pid, struct answer *answer)
 {
     uint64_t start = now(CLOCK_MONOTONIC);
 
-    names.patience += (start - names.grown) / 10;
-    if (names.patience > MAX_PATIENCE)
-        names.patience = MAX_PATIENCE;
-    names.grown = start;
-    if (names.patience < SHORT_NAP)
+    naming.patience += (start - naming.grown) / 10;
+    if (naming.patience > MAX_PATIENCE)
+        naming.patience = MAX_PATIENCE;
+    naming.grown = start;
+    if (naming.patience < SHORT_NAP)
         return EBUSY;
-    int error = ask_reader(pid, names.patience / 4, answer);
+    int error = ask_reader(pid, naming.patience / 4, answer);
     uint64_t spent = now(CLOCK_MONOTONIC) - start;
-    names.patience -= spent < names.patience ? spent : names.patience;
+    naming.patience -= spent < naming.patience ? spent : naming.patience;
     return error;
 }
 
@@ -1764,16 +1764,16 @@ static void name_guest(struct guest *g)
     bool late = error == ETIMEDOUT || error == EBUSY;
 
     g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + NAME_AGAIN : 1;
-    if (error != 0 && !names.told)
+    if (error != 0 && !naming.told)
         complain(
             "/proc/%d/cmdline: %s (the process's name stands for the guest's until it is read)",
             g->pid, late ? "no answer in time" : strerror(error));
-    names.told |= error != 0;
+    naming.told |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
     if (*answer.name == '\0' && !comm_of(g->pid, answer.name, sizeof(answer.name)))
         strcpy(answer.name, "?");
-    names.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
+    naming.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
     char *name = copy(answer.name);
     free(g->name);
     g->name = name;
@@ -1791,7 +1791,7 @@ static void name_guests(void)
             name_guest(g);
         missing |= g->ask_at != 0;
     }
-    names.told &= missing;
+    naming.told &= missing;
 }
 
 /* Ends kvmstat if n, the guests, threads or vCPUs of a recording, are more than are read. */
@@ -4315,7 +4315,7 @@ static void report_metrics(void)
     static struct row *rows;
     struct mmv_file *f = metrics.file;
     size_t n = list_rows(&rows, is_instance);
-    bool same = f != NULL && f->indom.count == n && !names.changed && is_in_place();
+    bool same = f != NULL && f->indom.count == n && !naming.changed && is_in_place();
     const struct mmv_instance *instances = same ? mmv_vcpus_of(f, n).instances : NULL;
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
@@ -4327,7 +4327,7 @@ static void report_metrics(void)
     }
     if ((!same || again) && replace_metrics(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
-        metrics.told = names.changed = false;
+        metrics.told = naming.changed = false;
     } else if (same) {
         set_values(f, rows, n); /* also if there is no room for two, which the next report tries */
     } else {
