@@ -63,7 +63,7 @@ for name in $(names); do
 	is "$?$(cat "$tmp/$name.change")" 0 "$(change "$name")"
 done
 until_true 3 all_told
-sleep 0.4
+sleep 1 # for what takes more than an interval to set right, as the buffers' size
 
 # From here on, all is right again.
 start_guest known -v 2 -n 300 -l oh -w
