@@ -3237,7 +3237,8 @@ static void keep_birth(const struct event_type *type, const struct record *r, in
     bool other = t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL;
     if (t != NULL && (other || !is_recorded()))
         end_thread(t);
-    if (g != NULL && !is_recorded())
+    /* The process may be known before this event of its own birth is read: to a clock tick. */
+    if (g != NULL && !is_recorded() && g->started + 1 < to_ticks(r->time))
         end_guest(g, r->time);
 }
 

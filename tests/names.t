@@ -36,12 +36,13 @@ is "$(name_of -name $'a\u202eb\u200bc\u2066d\ufeffe\u00ad\U000e0041')" \
 	'a\xe2\x80\xaeb\xe2\x80\x8bc\xe2\x81\xa6d\xef\xbb\xbfe\xc2\xad\xf3\xa0\x81\x81' \
 	"characters that cannot be seen are escaped"
 
-# A command line that whoever reads it waits for, longer than this test takes.
+# A command line that whoever reads it waits for, longer than this test takes.  kvmstat has procfs in
+# a mount of its own: there, its path is the one in that.
 start_guest web -P -v 2 -N -name web1
 web=$pid
 start_guest slow -P -N -name slow1
 slow=$pid
-start slowly strace -f -qq -o /dev/null -P "/proc/$slow/cmdline" -e trace=read \
+start slowly strace -f -qq -o /dev/null -P "/$slow/cmdline" -e trace=read \
 	-e inject=read:delay_enter=100000000 "$kvmstat" -Hn 0.2
 tracer=$pid
 until_true 10 test -s "$tmp/slowly.out"
@@ -104,7 +105,7 @@ done
 # Too many files are open, for some time.
 start_guest web2 -P -N -name web2
 web=$pid
-start files strace -f -qq -o /dev/null -P "/proc/$web/cmdline" -e trace=openat \
+start files strace -f -qq -o /dev/null -P "$web/cmdline" -e trace=openat \
 	-e inject=openat:error=ENFILE:when=1..3 "$kvmstat" -Hn -p "$web" 0.1 8
 wait "$pid"
 is "$?$(cat "$tmp/files.err")" "0kvmstat: /proc/$web/cmdline: Too many open files in system (the process's \
@@ -117,7 +118,7 @@ is "$?$(cat "$tmp/forks.err")" "0kvmstat: /proc/$web/cmdline: Resource temporari
 name stands for the guest's until it is read)" "too many processes: one line, and status 0"
 is "$(cut -f 12 "$tmp/forks.out" | uniq -c | xargs)" "2 guest 6 web2" "and the name when there are fewer"
 mkdir -p "$tmp/pcp/mmv"
-start metrics env PCP_TMP_DIR="$tmp/pcp" strace -f -qq -o /dev/null -P "/proc/$web/cmdline" -e trace=openat \
+start metrics env PCP_TMP_DIR="$tmp/pcp" strace -f -qq -o /dev/null -P "$web/cmdline" -e trace=openat \
 	-e inject=openat:error=ENFILE:when=1..3 "$kvmstat" -m -H 0.1 20
 until_true 10 grep -qs '"guest":"guest"' "$tmp/pcp/mmv/kvmstat"
 ok $? "-m: the process's name"

@@ -71,7 +71,7 @@ until_true 5 grep -q "$pid" "$tmp/all.out"
 end "$pid"
 is "$(files "$(child "$kvm" pipe)")" "instances pipe" \
 	"the process that removes the instance has that directory and a pipe open"
-is "$(files "$(child "$kvm" socket)")" socket "the one that reads names a socket"
+is "$(files "$(child "$kvm" socket)")" "/ socket" "the one that reads names procfs and a socket"
 is "$(cat "/proc/$(child "$kvm" pipe)/maps" "/proc/$(child "$kvm" socket)/maps" | grep -c mmv)" 0 \
 	"neither has the file of -m in memory"
 is "$(rights "$kvm")" "0000000000080004 0000000000080004 $none 1" "-m and -w need no more in one's own directories"
@@ -110,8 +110,8 @@ report=$'700\t0\t721\n700\t1\t723'
 strace -qq -e trace=openat,pread64,prctl,setgroups,setresgid,setresuid,capset -o "$tmp/trace" \
 	"$kvmstat" -H -r "$tmp/own.dat" | cut -f1-3 >"$tmp/out"
 is "$(cat "$tmp/out")" "$report" "-r of a file that only root can read"
-is "$(sed -n '/own[.]dat/,$ s/^\([a-z0-9]*\)(.*/\1/p' "$tmp/trace" | uniq | head -n 7 | xargs)" \
-	"openat prctl setgroups setresgid setresuid capset pread64" "it is opened, rights are dropped, and it is read"
+is "$(sed -n '/own[.]dat/,$ s/^\([a-z0-9]*\)(.*/\1/p' "$tmp/trace" | uniq | head -n 8 | xargs)" \
+	"openat prctl setgroups setresgid setresuid prctl capset pread64" "it is opened, rights are dropped, and it is read"
 
 # status PID: what tells of its rights in /proc/PID/status, each once
 status() {
