@@ -80,9 +80,17 @@
 #define LOOK_SHARE 4              /* ... and one in this many of the time that looks take in all */
 #define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
 #define MAX_READ_AHEAD (1u << 18) /* ... and of one */
-#define MAX_KNOWN (1u << 17)      /* -r: guests, threads, or vCPUs, beyond any host's */
-#define MAX_QUIET 1000000u        /* -r: reports without an event, in a row */
+#define MAX_AT_ONCE (64u << 20)   /* ... but of all, where sub-buffers are large, up to this */
+#define HEADER_AHEAD (1u << 14)   /* -r: bytes of the header that are read at a time */
+#define MAX_KNOWN (1u << 15)      /* -r: guests, vCPUs, or threads with events, told apart */
+#define MAX_THREADS (1u << 12)    /* -r: such threads of one guest; as many vCPUs can it have */
+#define MAX_OWNERS (1u << 18)     /* -r: (vCPU, thread) that are told in GUEST options ... */
+#define MAX_ENTRIES (1u << 16)    /* -w: ... and those of one guest */
+#define MAX_COMMANDS (1u << 20)   /* bytes of threads' names that are recorded, or read */
+#define MAX_NAMES (4u << 20)      /* -r: bytes of guests' names */
+#define MAX_QUIET 1000000u        /* -r: reports without an event, in a row; lines without one */
 #define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
+#define MAX_ALL_KEYS (1u << 17)   /* -e, -r: those of all vCPUs */
 #define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: the key of an exit, while no event has told it yet */
 #define MAX_NAME 1023                /* bytes of a guest's name that are kept */
@@ -219,6 +227,7 @@ struct guest {
     size_t directories;  /* of debugfs, of virtual machines that are its own */
     bool nameless;       /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
     bool large;          /* its descriptors took long to read: others come before it */
+    size_t nthreads;     /* -r: its threads with events */
     struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
 };
 
@@ -337,7 +346,7 @@ struct event_type {
 
 /* A name that the kernel has for a reason to exit. */
 struct symbol {
-    uint64_t value; /* the reason */
+    uint64_t value; /* the reason, of 32 bits */
     char name[40];  /* its name, of printable characters */
 };
 
@@ -345,6 +354,15 @@ struct symbol {
 struct command {
     uint64_t tid;  /* its id */
     char name[16]; /* its name: the kernel keeps no more (TASK_COMM_LEN) */
+};
+
+/* Whose a thread is, as a recording's GUEST option tells it. */
+struct owner {
+    int tid;             /* the thread's id */
+    uint32_t order;      /* of the recording's entries: the first of a thread is right */
+    struct guest *guest; /* its process */
+    struct vcpu *vcpu;   /* the vCPU that it ran; NULL if that is not told */
+    bool moved;          /* as thread.moved */
 };
 
 /* How an exit reason is counted. */
@@ -409,19 +427,27 @@ static struct {
     uint64_t drained;        /* all events before were counted */
     uint64_t gap;            /* the latest of the streams' gaps */
     uint64_t mended;         /* when others' changes were last set right; 0: there were none */
-    bool lossy;              /* some report lost events */
+    size_t nkeys;            /* -e: how many all tallies have */
+    bool lossy;              /* some report lost events, or has what is told apart too little */
 } reading;
 
 /* The recording that is reported (-r).  Times are by its own trace clock. */
 static struct {
-    char *name;               /* its path, as it can be printed */
-    int fd;                   /* it */
-    uint64_t size;            /* bytes */
-    uint64_t at;              /* where the next ones of its header are */
-    struct command *commands; /* names of threads, in order of id */
-    size_t ncommands;         /* how many */
-    uint64_t from;            /* where its first interval starts; 0: at the first event */
-    uint64_t until;           /* the end of what it has all events of; UINT64_MAX: the last one */
+    char *name;                  /* its path, as it can be printed */
+    int fd;                      /* it */
+    uint64_t size;               /* bytes */
+    uint64_t at;                 /* where the next ones of its header are */
+    uint64_t ahead_at;           /* from where on some of the header was read ... */
+    size_t nahead;               /* ... and how many bytes ... */
+    uint8_t ahead[HEADER_AHEAD]; /* ... and which */
+    struct command *commands;    /* names of threads, in order of id */
+    size_t ncommands;            /* how many */
+    struct owner *owners;        /* of threads, in order of id */
+    size_t nowners;              /* how many */
+    size_t names;                /* bytes of guests' names */
+    bool partial;                /* it has more than is told apart */
+    uint64_t from;               /* where its first interval starts; 0: at the first event */
+    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
     uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
     char clock[16];    /* its trace clock; empty if it does not tell */
     uint64_t total;    /* bytes of sub-buffers in the tables that were read */
@@ -618,7 +644,7 @@ static struct event_type events[NEVENTS] = {
  * x86 has a table for VMX and one for SVM there, arm64 one for ret and one for esr_ec.
  */
 static struct {
-    struct symbol *list; /* in the order there */
+    struct symbol *list; /* in order of value */
     size_t n;            /* how many */
 } symbols[2];
 
@@ -1318,7 +1344,7 @@ static const char *next_symbol(const char *s, struct symbol *symbol)
     s += strspn(s, " ,");
     if (*s++ != '{')
         return NULL;
-    symbol->value = take_sum(&s);
+    symbol->value = (uint32_t)take_sum(&s);
     for (s += strcspn(s, "\"}"); *s == '"'; s += strspn(s, " ")) {
         for (s++; *s != '"' && *s != '\0'; s++) {
             if (size < sizeof(symbol->name) - 1)
@@ -1329,6 +1355,34 @@ static const char *next_symbol(const char *s, struct symbol *symbol)
     symbol->name[size] = '\0';
     s += strcspn(s, "}");
     return *s == '}' ? s + 1 : NULL;
+}
+
+/* The place in symbols[table].list of the one with the given value, or where it would be. */
+static size_t symbol_index(size_t table, uint64_t value)
+{
+    size_t low = 0, high = symbols[table].n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (symbols[table].list[mid].value < value)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* Adds symbol to symbols[table], unless there is one of that value already. */
+static void add_symbol(size_t table, const struct symbol *symbol)
+{
+    struct symbol *list = symbols[table].list;
+    size_t n = symbols[table].n, i = symbol_index(table, symbol->value);
+
+    if (i < n && list[i].value == symbol->value)
+        return;
+    symbols[table].list = list = insert(list, n, sizeof(*list), i);
+    symbols[table].n++;
+    list[i] = *symbol;
 }
 
 /* Sets symbols from the print fmt of an event; it may have none. */
@@ -1342,10 +1396,8 @@ static void parse_symbols(const char *print)
         struct symbol symbol;
         while (next != NULL && (next = next_symbol(next, &symbol)) != NULL) {
             s = next;
-            if (*symbol.name == '\0')
-                continue;
-            symbols[i].list = grow(symbols[i].list, symbols[i].n, sizeof(symbol));
-            symbols[i].list[symbols[i].n++] = symbol;
+            if (*symbol.name != '\0')
+                add_symbol(i, &symbol);
         }
     }
 }
@@ -1794,12 +1846,24 @@ static void name_guests(void)
     naming.told &= missing;
 }
 
-/* Ends kvmstat if n, the guests, threads or vCPUs of a recording, are more than are read. */
-static void limit_known(uint64_t n)
+/* A recording has more than is told apart: says so, once. */
+static void note_partial(void)
 {
-    if (is_recorded() && n > MAX_KNOWN)
-        fail("%s: more than %u guests, threads or vCPUs (damaged, or recorded for too long)",
-            input.name, MAX_KNOWN);
+    if (!input.partial)
+        complain(
+            "%s: too many guests, vCPUs or threads: those beyond are in the rows ? (record for "
+            "a shorter time, or with -p)",
+            input.name);
+    input.partial = reading.lossy = true;
+}
+
+/* Whether no more than the n guests, vCPUs or threads that a recording had can be told apart. */
+static bool is_full(size_t n)
+{
+    if (!is_recorded() || n < MAX_KNOWN)
+        return false;
+    note_partial();
+    return true;
 }
 
 /*
@@ -1870,6 +1934,8 @@ static int process_then(int tid, uint64_t time)
 }
 
 static struct thread *known_thread(int tid);
+static struct guest *known_guest(int pid);
+static const struct owner *owner_of(int tid);
 
 /*
  * The process of the thread that had the id tid at the given time of the trace clock; 0 if
@@ -1879,13 +1945,14 @@ static int process_of(int tid, uint64_t time)
 {
     struct birth *b = &world.births[(unsigned)tid % BIRTHS];
     const struct thread *t = known_thread(tid);
+    const struct owner *o = is_recorded() ? owner_of(tid) : NULL;
 
     if (t != NULL && t->guest != NULL && !t->guest->former)
         return t->guest->pid;
-    if (b->tid == tid)
+    if (b->tid == tid && (o == NULL || known_guest(b->pid) != NULL))
         return b->pid;
     if (is_recorded())
-        return tid;
+        return o != NULL ? o->guest->pid : tid;
     int pid = process_then(tid, time);
     if (world.shortage == 0)
         *b = (struct birth){tid, pid};
@@ -1978,7 +2045,8 @@ static struct guest *guest_of(int pid, uint64_t time)
         end_if_replaced(g);
     if (g != NULL && (!g->former || time < g->gone))
         return g;
-    limit_known(world.nguests + 1);
+    if (pid != 0 && is_full(world.nguests))
+        return guest_of(0, time); /* of whatever other process */
     g = create(sizeof(*g));
     g->pid = pid;
     g->stale = true;
@@ -2039,7 +2107,9 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
 
     if (i < g->nvcpus && g->vcpus[i]->id == id)
         return g->vcpus[i];
-    limit_known(++world.nvcpus);
+    if (id != UNKNOWN_VCPU && is_full(world.nvcpus))
+        return vcpu_of(g, UNKNOWN_VCPU);
+    world.nvcpus++;
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
     g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), i);
@@ -2085,6 +2155,30 @@ static void rebuild_threads(size_t space)
     free(old);
 }
 
+static int compare_owners(const void *a, const void *b)
+{
+    const struct owner *x = a, *y = b;
+
+    if (x->tid != y->tid)
+        return x->tid < y->tid ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* Who has thread tid, by the recording's GUEST options; NULL if they do not tell. */
+static const struct owner *owner_of(int tid)
+{
+    size_t low = 0, high = input.nowners;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (input.owners[mid].tid < tid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
+}
+
 /*
  * The thread that had the id tid at the given time, new if need be, and then of process pid or,
  * if that is 0, of the one that is known for it; NULL if none is.
@@ -2098,12 +2192,12 @@ static struct thread *thread_of(int tid, int pid, uint64_t time)
         end_thread(t);
     if (t != NULL && t->guest != NULL)
         return t;
-    if (pid == 0 && (pid = process_of(tid, time)) == 0)
+    if (pid == 0 && tid > 0 && (pid = process_of(tid, time)) == 0)
         return NULL;
     if (t == NULL) {
         t = create(sizeof(*t));
         t->tid = tid;
-        limit_known(++world.nthreads);
+        world.nthreads++;
         *slot = t;
     }
     t->guest = guest_of(pid, time);
@@ -2111,6 +2205,43 @@ static struct thread *thread_of(int tid, int pid, uint64_t time)
     t->fresh = world.fresh = true;
     if (options.write != NULL)
         save_command(tid);
+    return t;
+}
+
+/* The guest of a recording's thread tid, new if need be. */
+static struct guest *recall_guest(int tid)
+{
+    int pid = process_of(tid, 0);
+
+    /* Where not all threads are told of, that of no guest is not one by itself. */
+    return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
+}
+
+/*
+ * A recording's thread tid, new if need be; but of those that are too many to be told apart, one
+ * that stands for all of its guest, with a tid < 0, and whose vCPU is not known.
+ */
+static struct thread *recall_thread(int tid)
+{
+    const struct owner *o = owner_of(tid);
+    struct thread *t = known_thread(tid);
+
+    if (t != NULL && t->guest != NULL)
+        return t;
+    struct guest *g = recall_guest(tid);
+    if (g->nthreads == MAX_THREADS)
+        note_partial();
+    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_full(world.nthreads)) {
+        t = thread_of(-1 - g->pid, g->pid, 0);
+        t->moved = true;
+        return t;
+    }
+    g->nthreads++;
+    t = thread_of(tid, g->pid, 0);
+    if (o != NULL && o->guest == g) { /* else its id came into use again */
+        t->vcpu = o->moved ? NULL : o->vcpu;
+        t->moved = o->moved;
+    }
     return t;
 }
 
@@ -2160,6 +2291,7 @@ static void merge_keys(struct tally *t)
         add_key(&other, &t->keys[i]);
     qsort(t->keys, kept, sizeof(*t->keys), compare_ids);
     t->keys[kept] = other;
+    reading.nkeys -= t->nkeys - (kept + 1);
     t->nkeys = kept + 1;
 }
 
@@ -2177,12 +2309,15 @@ static struct key *key_of(struct tally *t, uint64_t id)
     }
     if (low < t->nkeys && t->keys[low].id == id)
         return &t->keys[low];
+    if (is_recorded() && id != OTHER_KEYS && reading.nkeys >= MAX_ALL_KEYS)
+        return key_of(t, OTHER_KEYS);
     if (t->nkeys == MAX_KEYS) {
         merge_keys(t);
         return key_of(t, id);
     }
     t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
     t->nkeys++;
+    reading.nkeys++;
     t->keys[low] = (struct key){.id = id};
     return &t->keys[low];
 }
@@ -2193,6 +2328,7 @@ static void clear_tally(struct tally *t)
     memset(t->counts, 0, sizeof(t->counts));
     free(t->keys);
     t->keys = NULL;
+    reading.nkeys -= t->nkeys;
     t->nkeys = 0;
 }
 
@@ -2209,7 +2345,7 @@ static void give_counts(struct thread *t, struct vcpu *v)
 /* An event says that t runs the vCPU with number id. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->told && t->vcpu->id == id)
+    if (t->tid < 0 || (t->told && t->vcpu->id == id))
         return;
     t->vcpu = vcpu_of(t->guest, id);
     give_counts(t, t->vcpu);
@@ -3261,7 +3397,7 @@ static void count(struct stream *s)
         return;
     if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
         s->thread->guest->former)
-        s->thread = thread_of(tid, 0, r->time);
+        s->thread = is_recorded() ? recall_thread(tid) : thread_of(tid, 0, r->time);
     struct thread *t = s->thread;
     if (t == NULL) {
         world.unknown++;
@@ -3299,7 +3435,9 @@ static const char dat_magic[] = "\x17\x08\x44tracing";
 /* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
 static const char reports_from[] = ", reports from ";
 
-/* Appends an entry of a GUEST option: thread tid (0: none) ran vCPU id. */
+enum { ENTRY_SIZE = 8 }; /* bytes of an entry of a GUEST option */
+
+/* Appends such an entry: thread tid (0: none) ran vCPU id. */
 static void put_entry(struct text *t, long id, int tid)
 {
     put_number(t, id == UNKNOWN_VCPU ? UINT32_MAX : (uint64_t)id, 4);
@@ -3309,7 +3447,7 @@ static void put_entry(struct text *t, long id, int tid)
 /* The number of the vCPU in entry i of those at entries. */
 static long entry_vcpu(const uint8_t *entries, size_t i)
 {
-    uint64_t id = load(entries + 8 * i, 4);
+    uint64_t id = load(entries + i * ENTRY_SIZE, 4);
 
     return id == UINT32_MAX ? UNKNOWN_VCPU : (long)id;
 }
@@ -3469,7 +3607,7 @@ static void save_command(int tid)
 {
     char name[64], line[96];
 
-    if (!comm_of(tid, name, sizeof(name)))
+    if (output.commands.size + sizeof(line) > MAX_COMMANDS || !comm_of(tid, name, sizeof(name)))
         return;
     for (char *s = name; *s != '\0'; s++) {
         if (iscntrl((unsigned char)*s))
@@ -3487,13 +3625,45 @@ static void put_option(struct text *t, enum option option, const char *data, siz
     put_bytes(t, data, size);
 }
 
+static int compare_entries(const void *a, const void *b)
+{
+    return memcmp(a, b, ENTRY_SIZE);
+}
+
+/* Leaves one of each of the entries in t; gives how many. */
+static size_t unify_entries(struct text *t)
+{
+    size_t n = t->size / ENTRY_SIZE, kept = 0;
+
+    if (n > 1)
+        qsort(t->s, n, ENTRY_SIZE, compare_entries);
+    for (size_t i = 0; i < n; i++) {
+        const char *entry = t->s + i * ENTRY_SIZE;
+        if (kept == 0 || memcmp(entry, t->s + (kept - 1) * ENTRY_SIZE, ENTRY_SIZE) != 0)
+            memmove(t->s + kept++ * ENTRY_SIZE, entry, ENTRY_SIZE);
+    }
+    t->size = kept * ENTRY_SIZE;
+    return kept;
+}
+
 /* Saves which vCPU t ran, if it was one, or can be told: it ends, or the recording does. */
 static void save_thread(const struct thread *t)
 {
+    static bool said; /* that a guest has more threads than are told */
     bool known = t->vcpu != NULL && (t->told || !t->moved);
 
-    if (options.write != NULL && t->guest != NULL && t->guest->asked)
-        put_entry(&t->guest->ended, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
+    if (options.write == NULL || t->guest == NULL || !t->guest->asked)
+        return;
+    struct text *entries = &t->guest->ended;
+    if (entries->size / ENTRY_SIZE < MAX_ENTRIES || unify_entries(entries) < MAX_ENTRIES) {
+        put_entry(entries, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
+        return;
+    }
+    if (!said)
+        complain("%s: process %d: too many threads: the recording does not tell which vCPUs "
+                 "they ran (record for a shorter time, or with -p)",
+            output.name, t->guest->pid);
+    said = reading.lossy = true;
 }
 
 /* Whether debugfs has a directory for vCPU id of m. */
@@ -3527,7 +3697,7 @@ static int early_thread(const struct guest *g, long id)
 static void save_guest(struct guest *g)
 {
     struct text *entries = &g->ended, body = {.s = NULL};
-    size_t nthreads = entries->size / 8;
+    size_t nthreads = unify_entries(entries);
 
     if (options.write == NULL || !g->asked || (g->nvcpus == 0 && nthreads == 0))
         return;
@@ -3540,9 +3710,9 @@ static void save_guest(struct guest *g)
     }
     put_bytes(&body, g->name, strlen(g->name) + 1);
     put_number(&body, (uint64_t)g->pid, 8);
-    put_number(&body, entries->size / 8, 4);
+    put_number(&body, entries->size / ENTRY_SIZE, 4);
     put_bytes(&body, entries->s, entries->size);
-    for (size_t i = 0; i < entries->size / 8; i++) {
+    for (size_t i = 0; i < entries->size / ENTRY_SIZE; i++) {
         const struct vcpu *v = vcpu_of(g, entry_vcpu((uint8_t *)entries->s, i));
         put_number(&body, v->first, 8);
         put_number(&body, v->last, 8);
@@ -5471,10 +5641,9 @@ static uint64_t last_time(void)
  */
 
 enum {
-    MAX_TEXT = 1 << 16,     /* bytes of an event's format, or of an option that matters */
-    MAX_COMMANDS = 1 << 20, /* bytes of the threads' names; there may be more */
-    MAX_CPUS = 1 << 16,     /* 8 times those of the largest kernels */
-    MAX_BUFFERS = 64        /* instances recorded beside the top one */
+    MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that matters */
+    MAX_CPUS = 1 << 14, /* twice those of the largest kernels */
+    MAX_BUFFERS = 64    /* instances recorded beside the top one */
 };
 
 /* Says what is wrong with the recording's header, and ends kvmstat. */
@@ -5483,15 +5652,35 @@ static _Noreturn void fail_input(const char *what)
     fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
 }
 
+/* How many bytes were read from input.at on; reads some if there are none. */
+static size_t read_ahead(void)
+{
+    uint64_t behind = input.at - input.ahead_at;
+
+    if (behind < input.nahead)
+        return input.nahead - (size_t)behind;
+    ssize_t n = pread(input.fd, input.ahead, HEADER_AHEAD, (off_t)input.at);
+    if (n <= 0)
+        fail_input(n < 0 ? strerror(errno) : "ends too soon");
+    input.ahead_at = input.at;
+    return input.nahead = (size_t)n;
+}
+
 /* Reads the next size bytes to p. */
 static void take(void *p, size_t size)
 {
+    uint8_t *to = p;
+
     if (size > input.size - input.at)
         fail_input("ends too soon");
-    ssize_t n = pread(input.fd, p, size, (off_t)input.at);
-    if (n != (ssize_t)size)
-        fail_input(n < 0 ? strerror(errno) : "ends too soon");
-    input.at += size;
+    while (size > 0) {
+        size_t n = read_ahead();
+        n = n < size ? n : size;
+        memcpy(to, input.ahead + (input.at - input.ahead_at), n);
+        input.at += n;
+        to += n;
+        size -= n;
+    }
 }
 
 /* Leaves out the next size bytes. */
@@ -5575,27 +5764,38 @@ static void take_magic(void)
     take_number(4); /* bytes of a page of memory */
 }
 
+/* The event of a system that has the given format; NULL if it is none that kvmstat knows. */
+static struct event_type *event_of_format(const char *system, const char *text)
+{
+    static const char key[] = "name: ";
+    size_t length = strlen(system);
+
+    if (strncmp(text, key, strlen(key)) != 0)
+        return NULL;
+    text += strlen(key);
+    size_t size = strcspn(text, "\n");
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *name = events[i].name;
+        if (strncmp(name, system, length) == 0 && name[length] == '/' &&
+            strncmp(name + length + 1, text, size) == 0 && name[length + 1 + size] == '\0')
+            return &events[i];
+    }
+    return NULL;
+}
+
 /* Takes the format of an event of a system, and keeps it if it is one that kvmstat knows. */
 static void take_format(const char *system)
 {
     uint64_t size = take_number(8);
-    char name[64], *text;
 
     if (strcmp(system, "kvm") != 0 && strcmp(system, "task") != 0) {
         skip(size);
         return;
     }
-    text = take_text(size, MAX_TEXT);
-    for (int i = 0; i < NEVENTS; i++) {
-        const char *event = strchr(events[i].name, '/') + 1;
-        snprintf(name, sizeof(name), "name: %s\n", event);
-        if (strncmp(events[i].name, system, strlen(system)) == 0 &&
-            strncmp(text, name, strlen(name)) == 0) {
-            if (!parse_format(&events[i], text))
-                fail("%s: the format of %s is not understood", input.name, event);
-            break;
-        }
-    }
+    char *text = take_text(size, MAX_TEXT);
+    struct event_type *type = event_of_format(system, text);
+    if (type != NULL && !parse_format(type, text))
+        fail("%s: the format of %s is not understood", input.name, type->name);
     free(text);
 }
 
@@ -5645,6 +5845,63 @@ static void take_formats(void)
     skip(size - kept);
 }
 
+/* Gives g the given name, unless the names would be too long together. */
+static void set_name(struct guest *g, const char *name)
+{
+    size_t size = strlen(name) + 1;
+
+    if (g->name != NULL && strcmp(g->name, name) == 0)
+        return;
+    if (input.names + size > MAX_NAMES) {
+        note_partial();
+        return;
+    }
+    input.names += size;
+    free(g->name);
+    g->name = copy(name);
+}
+
+/* Notes that g has thread tid, which ran v; which is NULL, where kvmstat told that, if it ran
+ * several. */
+static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
+{
+    if (input.nowners == MAX_OWNERS) {
+        note_partial();
+        return;
+    }
+    input.owners = grow(input.owners, input.nowners, sizeof(*input.owners));
+    input.owners[input.nowners] = (struct owner){.tid = tid,
+        .order = (uint32_t)input.nowners,
+        .guest = g,
+        .vcpu = v,
+        .moved = own && v == NULL};
+    input.nowners++;
+}
+
+/*
+ * Puts owners in order, one for each thread.  One that is told to have run several vCPUs of its
+ * guest has moved; one of several guests, its id having come into use again, is the first one's.
+ */
+static void sort_owners(void)
+{
+    size_t kept = 0;
+
+    if (input.nowners > 1)
+        qsort(input.owners, input.nowners, sizeof(*input.owners), compare_owners);
+    for (size_t i = 0; i < input.nowners; i++) {
+        struct owner *o = &input.owners[i], *first = kept == 0 ? NULL : &input.owners[kept - 1];
+        if (first == NULL || first->tid != o->tid) {
+            input.owners[kept++] = *o;
+        } else if (first->guest == o->guest && first->vcpu == NULL) {
+            first->vcpu = o->vcpu;
+            first->moved = o->moved;
+        } else if (first->guest == o->guest && o->vcpu != NULL && o->vcpu != first->vcpu) {
+            first->moved = true;
+        }
+    }
+    input.nowners = kept;
+}
+
 /* Takes the body of an OPTION_GUEST that ends at end; see save_guest(). */
 static void take_guest(uint64_t end)
 {
@@ -5653,12 +5910,17 @@ static void take_guest(uint64_t end)
     take_string(name, sizeof(name));
     cut_name(name);
     uint64_t pid = take_number(8), n = take_number(4);
-    limit_known(n);
-    uint8_t *entries = (uint8_t *)take_text(n * 8, (size_t)MAX_KNOWN * 8);
+    if (input.at > end || n > (end - input.at) / ENTRY_SIZE)
+        fail_input("more than its option can have");
+    size_t kept = n < MAX_OWNERS ? (size_t)n : MAX_OWNERS;
+    uint8_t *entries = (uint8_t *)take_text(kept * ENTRY_SIZE, kept * ENTRY_SIZE);
+    skip((n - kept) * ENTRY_SIZE);
+    if (kept < n)
+        note_partial();
     bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < kept; i++) {
         long id = entry_vcpu(entries, i);
-        uint64_t tid = load(entries + i * 8 + 4, 4);
+        uint64_t tid = load(entries + i * ENTRY_SIZE + 4, 4);
         uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
         /* trace-cmd has a random number for the process: then each thread is shown as one. */
         uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
@@ -5666,15 +5928,9 @@ static void take_guest(uint64_t end)
             continue;
         struct guest *g = guest_of((int)process, 0);
         struct vcpu *v = id == UNKNOWN_VCPU ? NULL : vcpu_of(g, id);
-        if (g->name == NULL || strcmp(g->name, name) != 0) {
-            free(g->name);
-            g->name = copy(name);
-        }
-        struct thread *t = tid == 0 ? NULL : thread_of((int)tid, g->pid, 0);
-        if (t != NULL && t->guest == g) { /* or its id came into use again */
-            t->vcpu = v;
-            t->moved = own && v == NULL;
-        }
+        set_name(g, name);
+        if (tid != 0)
+            add_owner((int)tid, g, v, own);
         if (v != NULL) {
             v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
             v->last = last;
@@ -5750,6 +6006,9 @@ static void take_table(uint64_t ncpus)
             fail_input("sub-buffers past the end of the file, or twice in it");
         if (size % reading.page.size != 0)
             fail_input("a part of a sub-buffer");
+        if (reading.nstreams == MAX_CPUS ||
+            (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
+            fail_input("sub-buffers of more CPUs than can be read at a time");
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
         reading.streams[reading.nstreams++] =
             (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .saved = -1};
@@ -5818,6 +6077,7 @@ static void read_header(void)
     take_magic();
     take_formats();
     take_buffers();
+    sort_owners();
     bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
                      strcmp(input.clock, "ppc-tb") == 0;
     if (countless && (options.interval != 0 || options.stamp != 0 || options.table != USUAL))
@@ -6008,14 +6268,11 @@ static void key_name(uint64_t id, char *buf, size_t size)
     } else if (options.table == IOPORT) {
         snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
     } else {
-        for (size_t i = 0; i < symbols[second].n; i++) {
-            /* The reason has 4 bytes, where -1 is one. */
-            if ((uint32_t)symbols[second].list[i].value == value) {
-                snprintf(buf, size, "%s", symbols[second].list[i].name);
-                return;
-            }
-        }
-        snprintf(buf, size, "0x%" PRIx64, value);
+        size_t i = symbol_index(second, value);
+        if (i < symbols[second].n && symbols[second].list[i].value == value)
+            snprintf(buf, size, "%s", symbols[second].list[i].name);
+        else
+            snprintf(buf, size, "0x%" PRIx64, value);
     }
 }
 
@@ -6473,6 +6730,19 @@ static void parse_options(int argc, char **argv)
  * Reports: of this host, or of a recording.
  */
 
+/*
+ * Ends kvmstat if a recording's reports, of which another one has n lines, are more work than
+ * what it has can explain: a line with a count needs an event, and that 8 bytes.
+ */
+static void limit_lines(size_t n)
+{
+    static uint64_t work; /* in lines; to look for what has a line is less */
+
+    work += 1 + n + (world.nvcpus + world.nthreads + reading.nstreams) / 32;
+    if (work > MAX_QUIET + input.size / 4)
+        fail("%s: more lines than it has events for (give a longer interval)", input.name);
+}
+
 /* Says, once, that there is nothing to report. */
 static void say_nothing(void)
 {
@@ -6515,6 +6785,8 @@ static void report(uint64_t start, uint64_t end, bool last)
     if (nrows == 0 && !said)
         say_nothing();
     said = nrows == 0;
+    if (is_recorded())
+        limit_lines(nrows);
     write_out(&t);
     if (!is_recorded()) {
         forget_threads(end);

@@ -301,6 +301,7 @@ static void clear(void)
     close(input.fd);
     free(input.name);
     free(input.commands);
+    free(input.owners);
     memset(&input, 0, sizeof(input));
     input.fd = -1;
     input.until = UINT64_MAX;
@@ -410,6 +411,8 @@ static void make_live(void)
     struct stream *recorded = reading.streams;
     size_t n = reading.nstreams;
 
+    for (size_t i = 0; i < input.nowners; i++)
+        recall_thread(input.owners[i].tid); /* as if they had been seen before */
     free(reading.heap);
     make_streams(n);
     for (size_t i = 0; i < n; i++) {
@@ -1657,6 +1660,50 @@ static void test_forget(void)
         note("status %d, stderr: %.300s", status, said);
 }
 
+/* Makes a guest with a thread, which ran its vCPU 3 and is to be recorded. */
+static struct thread *make_saved(void)
+{
+    static struct thread t;
+
+    clear();
+    t = (struct thread){.tid = TID, .told = true, .vcpu = add_vcpu(7, 3)};
+    t.guest = guest_of(7, 0);
+    options.write = output.name = "web.dat";
+    return &t;
+}
+
+/* Saves as many threads as a recording tells of one guest, each twice, and two more. */
+static void save_too_many(void)
+{
+    struct thread *t = make_saved();
+
+    for (unsigned i = 0; i < 2 * MAX_ENTRIES + 2; i++) {
+        t->tid = (int)(i < 2 * MAX_ENTRIES ? i / 2 + 1 : i);
+        save_thread(t);
+    }
+    exit(unify_entries(&t->guest->ended) == MAX_ENTRIES ? 0 : 1);
+}
+
+static void test_entries(void)
+{
+    struct thread *t = make_saved();
+    char said[4096];
+
+    for (int i = 0; i < 5; i++) {
+        t->tid = TID + i % 2;
+        save_thread(t);
+    }
+    ok(unify_entries(&t->guest->ended) == 2, "a thread that ran a vCPU is recorded once");
+    options.write = output.name = NULL;
+    clear();
+    int status = run_child(save_too_many, said, sizeof(said));
+    ok(status == 0, "as many threads as -r can take are recorded");
+    is_text(said,
+        "kvmstat: web.dat: process 7: too many threads: the recording does not tell which vCPUs "
+        "they ran (record for a shorter time, or with -p)\n",
+        "and that there were more is said, once");
+}
+
 /*
  * Sub-buffers.
  */
@@ -2703,6 +2750,7 @@ int main(int argc, char **argv)
     test_find_vcpu();
     test_moved();
     test_forget();
+    test_entries();
     test_event_types();
     test_event_times();
     test_lengths();

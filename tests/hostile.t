@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# -r of files that were made to cost much: in little memory, in time that grows with their size,
+# with an end, and with what is true of others; see hostile.pl.
+. "$(dirname "$0")/lib.sh"
+
+case $kvmstat in
+*/sanitized/*) memory=unlimited ;; # they need a lot themselves
+*) memory=48000 ;;
+esac
+
+# make FILE KIND [NUMBER]
+make() {
+	perl "$here/hostile.pl" "${@:2}" >"$tmp/$1"
+}
+
+# read_file FILE WORDS...: -H -r of it, and WORDS, in so many KiB of memory in all, the program's included;
+# sets status, and milliseconds to its CPU time
+read_file() {
+	local TIMEFORMAT='%3U %3S' file=$1 user system
+	shift
+	{ time (ulimit -v "$memory" && "$kvmstat" -H -r "$tmp/$file" "$@" >"$tmp/out" 2>"$tmp/err"); } 2>"$tmp/time"
+	status=$?
+	read -r user system < <(tail -n 1 "$tmp/time")
+	milliseconds=$((10#${user/./} + 10#${system/./}))
+}
+
+# refused WHAT WHY FILE WORDS...: that it ends with status 1 and one line, which matches
+refused() {
+	local what=$1 why=$2
+	shift 2
+	read_file "$@"
+	is "$status" 1 "$what: refused"
+	like "$(cat "$tmp/err")" "^kvmstat: $tmp/$1: $why" "with one line that says why"
+	is "$(wc -l <"$tmp/err")" 1 "and no other"
+}
+
+# reads_once FILE WHAT: that -r reads no byte twice, and not one a call
+reads_once() {
+	strace -qq -e trace=pread64 -o "$tmp/trace" "$kvmstat" -r "$tmp/$1" >/dev/null 2>&1
+	[ "$(awk '{ n += $NF } END { print n < '"$(stat -c %s "$tmp/$1")"' + 2 ^ 20 && NR < n / 10000 }' "$tmp/trace")" = 1 ]
+	ok $? "$2: each byte is read once, and not one a call"
+}
+
+make names names 300
+reads_once names "19 MB of names"
+
+make tiny tiny 64
+refused "a million CPUs with 13 bytes each" 'byte [0-9]+: sub-buffers of more CPUs than' tiny
+make large large 200
+refused "200 CPUs with sub-buffers of 512 KiB" 'byte [0-9]+: sub-buffers of more CPUs than' large
+
+make symbols symbols 3600
+make few symbols 36
+read_file few -e vmexit
+few=$milliseconds
+read_file symbols -e vmexit
+is "$status$(wc -l <"$tmp/out")" 0120000 "120000 rows with 3600 names of reasons"
+[ "$milliseconds" -lt $((few * 3 + 20)) ]
+ok $? "in $milliseconds ms, with 36 of them in $few ms"
+
+make formats formats 100
+read_file formats
+is "$status$(cut -f 1-4 "$tmp/out")" $'01\t0\t1\t1' "six million formats"
+reads_once formats "52 MB of them"
+
+make quiet quiet
+refused "25 KB with hours between events" 'more lines than it has events for .give a longer interval.' quiet 0.01
+[ "$(stat -c %s "$tmp/out")" -lt 100000000 ]
+ok $? "after $(stat -c %s "$tmp/out") bytes of reports"
+
+make keys keys 2000
+read_file keys -e ioport
+is "$status" 0 "two million keys"
+is "$(cut -f 4 "$tmp/out" | awk '{ n += $1 } END { print n }')" 2000000 "each counts"
+like "$(cut -f 3 "$tmp/out" | sort | uniq -c | sort -n | tail -n 1)" ' other$' "most in the rows other"
+
+# A tenant's threads, guests and vCPUs do not make a recording unreadable, nor another's counts wrong.
+partial='too many guests, vCPUs or threads: those beyond are in the rows . .record for a shorter time, or with -p.'
+make threads threads 160000
+read_file threads
+is "$status" 3 "160000 threads: reported, with status 3"
+like "$(cat "$tmp/err")" "^kvmstat: $tmp/threads: $partial$" "and a line that says why"
+is "$(cut -f 1-4,7 "$tmp/out")" "$(printf '%s\t%s\t%s\t%s\t%s\n' 1000 0 4096 4096 0 1000 '?' 155904 155904 0 \
+	2000 0 10 10 0 2000 1 10 0 10)" "the row ? has the rest, and the other guest's are exact"
+make guests guests 40000
+read_file guests
+is "$status" 3 "40000 guests: reported, with status 3"
+like "$(cat "$tmp/err")" "^kvmstat: $tmp/guests: $partial$" "and a line that says why"
+is "$(head -n 2 "$tmp/out" | cut -f 1-3)" $'0\t?\t7232\n1\t0\t1' "in a row of process 0 what the others did"
+is "$(awk '{ n += $3 } END { print n }' "$tmp/out")" 40000 "and each exit counts"
+
+done_testing
