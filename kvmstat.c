@@ -60,7 +60,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define VERSION "1.2"
+#define VERSION "1.3"
 
 #define NSEC 1000000000u          /* nanoseconds a second */
 #define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
@@ -482,7 +482,7 @@ static struct {
     DIR *search;                 /* of procfs: where the search of all processes is; or NULL */
     bool search_again;           /* a search is wanted that begins at the first process */
     uint64_t look_begun;         /* kvmstat's own CPU time when the look that is under way began */
-    uint64_t look_end;           /* when that look has to end */
+    uint64_t look_end;           /* the same when it has to end */
     uint64_t next_look;          /* no look before, but for that of a report */
     bool cut;                    /* the look had to end before it had seen all ... */
     int largest;                 /* ... in this process */
@@ -2487,7 +2487,7 @@ static bool has_time(void)
     static unsigned asked;
 
     if (!world.cut && asked++ % 128 == 0)
-        world.cut = now(CLOCK_MONOTONIC) > world.look_end || is_end_asked();
+        world.cut = now(CLOCK_THREAD_CPUTIME_ID) > world.look_end || is_end_asked();
     return !world.cut;
 }
 
@@ -2846,7 +2846,8 @@ static bool read_uevents(void)
     return any;
 }
 
-/* How long a look may take, in nanoseconds. */
+/* How much CPU time a look may take, in nanoseconds: how long it waits for a CPU is not its fault.
+ */
 static uint64_t look_limit(void)
 {
     return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
@@ -2859,8 +2860,8 @@ static uint64_t look_limit(void)
  */
 static void scan_machines(void)
 {
-    world.look_end = reading.start == 0 ? UINT64_MAX : now(CLOCK_MONOTONIC) + look_limit();
     world.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
+    world.look_end = reading.start == 0 ? UINT64_MAX : world.look_begun + look_limit();
     world.cut = false;
     if (world.uevents >= 0)
         read_uevents();
@@ -3689,14 +3690,54 @@ static int early_thread(const struct guest *g, long id)
     return 0;
 }
 
+/* Moves the threads of which nothing tells the vCPU from entries to unknown, 4 bytes each. */
+static void split_entries(struct text *entries, struct text *unknown)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < entries->size / ENTRY_SIZE; i++) {
+        const char *entry = entries->s + i * ENTRY_SIZE;
+        if (entry_vcpu((uint8_t *)entries->s, i) == UNKNOWN_VCPU)
+            put_bytes(unknown, entry + 4, 4);
+        else
+            memmove(entries->s + kept++ * ENTRY_SIZE, entry, ENTRY_SIZE);
+    }
+    entries->size = kept * ENTRY_SIZE;
+}
+
+/*
+ * Adds entries without a thread for the numbers below the largest that no vCPU has: trace-cmd (3.1)
+ * takes a number for a place among the entries, and writes there.
+ */
+static void fill_entries(struct text *entries)
+{
+    enum { MAX_FILLED = 1 << 16 }; /* numbers; KVM has fewer */
+    static bool there[MAX_FILLED];
+    size_t n = entries->size / ENTRY_SIZE;
+    long most = -1;
+
+    memset(there, 0, sizeof(there));
+    for (size_t i = 0; i < n; i++) {
+        long id = entry_vcpu((uint8_t *)entries->s, i);
+        if (id < MAX_FILLED)
+            there[id] = true;
+        most = id > most ? id : most;
+    }
+    for (long id = 0; id < most && id < MAX_FILLED; id++) {
+        if (!there[id])
+            put_entry(entries, id, 0);
+    }
+}
+
 /*
  * Saves g, all of whose threads were saved: its name, the process (in place of a
  * trace id), then a (vCPU, thread) for each thread, and one for each vCPU without.
- * What follows is kvmstat's own: vcpu.first and .last for each of these.
+ * What follows is kvmstat's own: vcpu.first and .last for each of these, and the threads of
+ * which nothing tells the vCPU.
  */
 static void save_guest(struct guest *g)
 {
-    struct text *entries = &g->ended, body = {.s = NULL};
+    struct text *entries = &g->ended, body = {.s = NULL}, unknown = {.s = NULL};
     size_t nthreads = unify_entries(entries);
 
     if (options.write == NULL || !g->asked || (g->nvcpus == 0 && nthreads == 0))
@@ -3708,6 +3749,8 @@ static void save_guest(struct guest *g)
         if (j == nthreads && g->vcpus[i]->id != UNKNOWN_VCPU)
             put_entry(entries, g->vcpus[i]->id, early_thread(g, g->vcpus[i]->id));
     }
+    split_entries(entries, &unknown);
+    fill_entries(entries);
     put_bytes(&body, g->name, strlen(g->name) + 1);
     put_number(&body, (uint64_t)g->pid, 8);
     put_number(&body, entries->size / ENTRY_SIZE, 4);
@@ -3717,7 +3760,10 @@ static void save_guest(struct guest *g)
         put_number(&body, v->first, 8);
         put_number(&body, v->last, 8);
     }
+    put_number(&body, unknown.size / 4, 4);
+    put_bytes(&body, unknown.s, unknown.size);
     put_option(&output.guests, OPTION_GUEST, body.s, body.size);
+    free(unknown.s);
     free(body.s);
 }
 
@@ -5937,6 +5983,16 @@ static void take_guest(uint64_t end)
         }
     }
     free(entries);
+    skip(own ? (n - kept) * 16 : 0);
+    /* Of kvmstat's own, as of version 1.3: the threads of which nothing told the vCPU. */
+    for (uint64_t m = own && end - input.at >= 4 ? take_number(4) : 0; m > 0; m--) {
+        uint64_t tid = take_number(4);
+        if (pid > 0 && pid <= INT_MAX && tid > 0 && tid <= INT_MAX) {
+            struct guest *g = guest_of((int)pid, 0);
+            set_name(g, name);
+            add_owner((int)tid, g, NULL, true);
+        }
+    }
 }
 
 /* Takes the body of an OPTION_VERSION: what kvmstat made says what it reported. */

@@ -69,7 +69,7 @@ refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 
-is "$("$kvmstat" -V)" "kvmstat 1.2" "-V"
+is "$("$kvmstat" -V)" "kvmstat 1.3" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
 is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"

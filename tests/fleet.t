@@ -4,7 +4,7 @@
 live_host
 . "$here/pcp.sh"
 has_pcp
-needs col curl mandoc pmrep prometheus systemd-analyze
+needs col curl mandoc pmrep prometheus strace systemd-analyze
 alone
 own_name
 cd "$tmp" || exit 1
@@ -123,14 +123,67 @@ like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"
 ! has_result "$nobody" web1
 ok $? "but not the others"
 
-# The unit of systemd: valid, and what it starts works.
+# The unit of systemd: valid, and what it starts works, with no more than it leaves.
 readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
+# setting NAME: its value
+setting() {
+	sed -n "s/^$1=//p" kvmstat.service
+}
 is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
-is "$(readme '[Unit]' | sed -n 's/^ExecStart=//p')" "/usr/local/bin/$(head -n 1 commands | sed 's/ >.*//')" \
-	"and starts what the command starts"
+like "$(systemd-analyze security --offline=true ./kvmstat.service 2>&1 | tail -n 1)" ' [012][.][0-9] OK' \
+	"and leaves little to who gets hold of it"
+is "$(setting ExecStart)" "$tmp/bin/$(head -n 1 commands | sed 's/ >.*//')" "and starts what the command starts"
 kill "$kvm"
 until_true 5 test ! -e "$mmv/kvmstat"
 ok $? "SIGTERM ends it, and removes its file"
+
+# As a unit: tracefs and debugfs where systemd mounts them, the rest read only, but for PCP's
+# directory, which is another user's.
+allowed=$(setting CapabilityBoundingSet | tr '[:upper:]' '[:lower:]' | sed 's/cap_/+/g; s/ /,/g')
+cat >as_unit <<-END
+	#!/bin/bash
+	mount -t tracefs nodev /sys/kernel/tracing
+	mount -t debugfs nodev /sys/kernel/debug
+	mount --bind "$mmv" "$mmv"
+	mount -o remount,bind,ro /
+	for dir in /home /root /dev/shm; do mount -t tmpfs -o ro nodev \$dir; done
+	exec setpriv --no-new-privs --bounding-set="-all,$allowed" --inh-caps=-all "\$@"
+END
+chmod +x as_unit
+chown nobody "$PCP_TMP_DIR" "$mmv"
+start unit strace -f -o "$tmp/calls" unshare --mount --net --uts ./as_unit "$kvmstat" -m -H 0.5
+until_true 10 grep -qs '"guest":"web1"' "$mmv/kvmstat"
+ok $? "what the unit leaves kvmstat is enough: the counters, and names"
+kvm=$(pgrep -x "$name" | head -n 1)
+until_true 5 test -s unit.out
+is "$(cat unit.err)" "" "and nothing is wrong"
+# The system calls of kvmstat, up to its end and that of its other processes
+kill "$kvm"
+wait "$pid"
+nothing_left
+ok $? "nor is anything left"
+sed -n "/execve(\"[^\"]*$name\"/,\$ p" calls | sed -n 's/^[0-9]* *\([a-z0-9_]*\)(.*/\1/p' | sort -u >called
+# calls_of GROUP: the system calls in it
+calls_of() {
+	local call
+	systemd-analyze syscall-filter "$1" 2>/dev/null | sed -n 's/^    \([@a-z0-9_-]*\)$/\1/p' | while read -r call; do
+		case $call in @*) calls_of "$call" ;; *) echo "$call" ;; esac
+	done
+}
+calls_of "$(setting SystemCallFilter)" | sort -u >filter
+is "$(comm -23 called filter)" fsopen "its system calls are those that the unit allows, and one that it does without: $(wc -l <called)"
+[ "$(wc -l <called)" -gt 30 ]
+ok $? "which are some"
+is "$(sed -n 's/.*socket\(pair\)*(\(AF_[A-Z]*\).*/\2/p' calls | sort -u | xargs)" "$(setting RestrictAddressFamilies)" \
+	"and its sockets, too"
+chown root "$PCP_TMP_DIR" "$mmv"
+# All of its processes are killed: what systemd runs then
+start_kvmstat group -m 0.5
+pkill -KILL -x "$name"
+wait "$pid"
+is "$(ours)" "kvmstat.$pid" "all of the service killed: the instance is left"
+sh -c "$(setting ExecStopPost | sed "s/^-//; s|$tmp/bin/kvmstat|$kvmstat|")" >out 2>&1
+is "$?$(ours)" 0 "ExecStopPost removes it"
 end "$web"
 end "$stuck"
 
