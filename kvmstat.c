@@ -6315,7 +6315,8 @@ static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool k
 /* The name of the key with the given id, in buf, of the given size. */
 static void key_name(uint64_t id, char *buf, size_t size)
 {
-    uint64_t second = id / SECOND_SYMBOLS % 2, value = id & ~SECOND_SYMBOLS;
+    size_t second = (id & SECOND_SYMBOLS) != 0;
+    uint64_t value = id & ~SECOND_SYMBOLS;
 
     if (id == OTHER_KEYS) {
         snprintf(buf, size, "other");
