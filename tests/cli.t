@@ -16,7 +16,7 @@ refused() {
 	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage" "refused: kvmstat $*"
 	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
 	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
-	! grep -Eq 'fsopen|mkdirat|sys/kernel' "$tmp/trace"
+	! grep -Eq 'fsopen."tracefs|mkdirat|sys/kernel' "$tmp/trace"
 	ok $? "before tracefs is touched"
 }
 
