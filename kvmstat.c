@@ -1517,13 +1517,18 @@ static void save_guest(struct guest *g);
 
 /*
  * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
- * where it cannot be read because the host is short of memory or descriptors, guests may be
- * missing: kvmstat does not start then, and says so before the next report.
+ * where it cannot be read for another reason, as because the host is short of memory or
+ * descriptors, guests may be missing: kvmstat does not start then, and says so before the next
+ * report.
  */
 static void check_shortage(void)
 {
-    if (errno != ENOMEM && errno != EMFILE && errno != ENFILE)
-        return;
+    static const int harmless[] = {0, ENOENT, ENOTDIR, ESRCH, EINVAL, EACCES, EPERM};
+
+    for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
+        if (errno == harmless[i])
+            return;
+    }
     if (reading.start == 0)
         fail_errno("guests");
     world.shortage = errno;
@@ -1641,6 +1646,7 @@ static bool comm_of(int tid, char *name, size_t size)
 
     if (!is_recorded()) {
         snprintf(path, sizeof(path), "%d/comm", tid);
+        errno = 0;
         ssize_t n = read_file(world.proc, path, name, size);
         if (n > 0)
             name[n - 1] = '\0'; /* the newline */
@@ -2843,6 +2849,7 @@ static bool read_uevents(void)
         expect_machine(tid);
         any = true;
     }
+    world.search_again |= errno != EAGAIN;
     return any;
 }
 
@@ -5188,7 +5195,7 @@ static void watch_directory(const char *path)
     snprintf(w.path, sizeof(w.path), "%s", path);
     trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
     if (w.dir < 0 || fchdir(w.dir) != 0)
-        fail_errno(path);
+        fail_errno(*path == '\0' ? "tracefs instance" : path);
     w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
     if (w.wd < 0)
         fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
@@ -6477,9 +6484,8 @@ static void report_doubts(void)
                  "(they are counted nowhere)",
             world.unknown);
     if (world.cut && !is_end_asked())
-        complain(
-            "process %d: more descriptors than a look can take (other guests' new vCPUs may be "
-            "missing; end that process)",
+        complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
+                 "missing; give a longer interval)",
             world.largest);
     if (world.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
