@@ -490,7 +490,7 @@ static struct {
     uint64_t unknown;            /* events since the last report of threads of unknown processes */
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
     uint8_t pids[MAX_PIDS / 8];  /* -m: a bit for each process id that was a guest's */
-} world = {.proc = -1, .debugfs = -1, .uevents = -1};
+} world; /* all zero, so that it takes no room in the program: main() sets its descriptors */
 
 /*
  * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
@@ -6957,6 +6957,7 @@ int main(int argc, char **argv)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             fail("/dev/null: %s", strerror(errno));
     }
+    world.proc = world.debugfs = world.uevents = -1;
     if (getrandom(&world.odd, sizeof(world.odd), GRND_NONBLOCK) < 0)
         world.odd = now(CLOCK_REALTIME);
     world.odd |= 1;
