@@ -4,6 +4,9 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
+# The sanitizers' own part of the program needs a /proc: without, it has errors of its own.
+sanitized=no
+case $kvmstat in */sanitized/*) sanitized=yes ;; esac
 own_name
 chmod 755 "$tmp"
 
@@ -86,7 +89,7 @@ unshare --user --map-root-user --pid --fork --mount --mount-proc \
 is "$?$(cat "$tmp/err" "$tmp/out")" "0$(cat "$tmp/wanted")" "a recording can be reported there"
 
 # /proc.
-true_in /proc "no /proc" with_mounts "mount -t tmpfs nodev /proc"
+[ $sanitized = yes ] || true_in /proc "no /proc" with_mounts "mount -t tmpfs nodev /proc"
 for option in hidepid=1 hidepid=2 hidepid=4 subset=pid; do
 	right_in "/proc mounted with $option" with_mounts "mount -t proc -o $option proc /proc"
 done
@@ -98,10 +101,10 @@ mkdir "$tmp/proc"
 start namespace unshare --pid --fork --kill-child bash -c 'mount -t proc proc "$0" && read -r' "$tmp/proc"
 namespace=$pid
 until_true 10 test -e "$tmp/proc/1/fd"
-true_in "/proc|PID name space" "the /proc of another PID name space" with_mounts "mount --bind $tmp/proc /proc"
+[ $sanitized = yes ] || true_in "/proc|PID name space" "the /proc of another PID name space" with_mounts "mount --bind $tmp/proc /proc"
 end "$namespace" KILL
 until_true 10 test ! -e "$tmp/proc/1"
-true_in "/proc|PID name space" "the /proc of one that has ended" with_mounts "mount --bind $tmp/proc /proc"
+[ $sanitized = yes ] || true_in "/proc|PID name space" "the /proc of one that has ended" with_mounts "mount --bind $tmp/proc /proc"
 
 # /sys.
 true_in /sys "/sys replaced by an empty directory" with_mounts "mount -t tmpfs nodev /sys"
