@@ -1523,7 +1523,8 @@ static void save_guest(struct guest *g);
  */
 static void check_shortage(void)
 {
-    static const int harmless[] = {0, ENOENT, ENOTDIR, ESRCH, EINVAL, EACCES, EPERM};
+    /* EIO is what debugfs gives of a file whose machine is gone. */
+    static const int harmless[] = {0, ENOENT, ENOTDIR, ESRCH, EINVAL, EACCES, EPERM, EIO};
 
     for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
         if (errno == harmless[i])

@@ -79,7 +79,10 @@ for kvm in large small; do
 	esac
 	end "$kvm_pid"
 	lost=$(grep -o '[0-9]* on CPU' "$tmp/$kvm.err" | awk '{ n += $1 } END { print n + 0 }')
-	is "$(grep -v 'events lost:\|no virtual machine is running' "$tmp/$kvm.err")" "" "$kvm buffers: no other error"
+	# With events, births are lost, and then it is not known whose some threads were.
+	known='no virtual machine is running'
+	[ "$kvm" = large ] || known+='\|events lost:\|events: of threads that ended'
+	is "$(grep -v "$known" "$tmp/$kvm.err")" "" "$kvm buffers: no other error"
 	# By process: exits counted, and exits made.
 	{
 		awk -F'\t' '{ n[$1] += $3 } END { for (pid in n) print "got", pid, n[pid] }' "$tmp/$kvm.out"
