@@ -1940,6 +1940,12 @@ static int process_then(int tid, uint64_t time)
     return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
 }
 
+/* The place of what is known of thread tid's birth: it may have another thread's. */
+static struct birth *birth_of(int tid)
+{
+    return &world.births[(unsigned)tid % BIRTHS];
+}
+
 static struct thread *known_thread(int tid);
 static struct guest *known_guest(int pid);
 static const struct owner *owner_of(int tid);
@@ -1950,7 +1956,7 @@ static const struct owner *owner_of(int tid);
  */
 static int process_of(int tid, uint64_t time)
 {
-    struct birth *b = &world.births[(unsigned)tid % BIRTHS];
+    struct birth *b = birth_of(tid);
     const struct thread *t = known_thread(tid);
     const struct owner *o = is_recorded() ? owner_of(tid) : NULL;
 
@@ -2572,7 +2578,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
     while (has_time() && (e = see_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
         if (tid > 0 && reading.start == 0)
-            world.births[(unsigned)tid % BIRTHS] = (struct birth){tid, pid};
+            *birth_of(tid) = (struct birth){tid, pid};
         if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
             continue;
         if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
@@ -3378,7 +3384,7 @@ static void keep_birth(const struct event_type *type, const struct record *r, in
     if (child <= 0)
         return;
     int pid = is_thread ? process_of(tid, r->time) : child;
-    world.births[(unsigned)child % BIRTHS] = (struct birth){child, pid};
+    *birth_of(child) = (struct birth){child, pid};
     bool other = t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL;
     if (t != NULL && (other || !is_recorded()))
         end_thread(t);
@@ -5280,7 +5286,7 @@ static void note_changes(void)
     }
 }
 
-/* Forgets what s has read and not counted, and what its buffer lost up to now. */
+/* Forgets what s has read and not counted. */
 static void empty_stream(struct stream *s)
 {
     s->nbytes = s->used = 0;
