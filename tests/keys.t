@@ -70,7 +70,7 @@ keys() {
 		<("$kvmstat" -H -e "$2" -r "$1" 2>/dev/null) | sort
 }
 lines=0
-for file in "$captures"/*.dat; do
+for file in "$captures"/{arm64,svm,vmx}*.dat; do
 	for table in vmexit mmio ioport; do
 		[[ ${file##*/} != arm64* || $table != ioport ]] || continue
 		trace-cmd report -N -q -t -i "$file" 2>/dev/null | perl "$tmp/count.pl" $table | sort >"$tmp/want"
