@@ -166,9 +166,10 @@ struct subbuf {
 
 /* An event. */
 struct record {
-    uint64_t time;       /* its stamp, in the trace clock's nanoseconds */
-    const uint8_t *data; /* its fields, common_type first */
-    size_t size;         /* bytes of them */
+    uint64_t time;                 /* its stamp, in the trace clock's nanoseconds */
+    const uint8_t *data;           /* its fields, common_type first */
+    size_t size;                   /* bytes of them */
+    const struct event_type *type; /* what it is; NULL: not told yet, or kvmstat does not know it */
 };
 
 /* The tables that can be reported: the usual one, and those of -e. */
@@ -332,14 +333,32 @@ struct column {
     const char *meaning; /* for -h and -m */
 };
 
+/* Kinds of hosts, as bits, by the events that tell of exits there. */
+enum host_kind {
+    SOFTWARE_HOST =
+        1,          /* the software backend, kvm_pvm, alone: kvm_userspace_exit, and no kvm_exit */
+    X86_HOST = 2,   /* Intel's and AMD's kvm_exit */
+    ARM64_HOST = 4, /* that of arm64 */
+    OTHER_HOST = 8, /* another kvm_exit */
+    HARDWARE_HOSTS = X86_HOST | ARM64_HOST | OTHER_HOST,
+    ALL_HOSTS = SOFTWARE_HOST | HARDWARE_HOSTS
+};
+
+/* What a trace event is to a table. */
+struct use {
+    unsigned hosts; /* enum host_kind: where the table uses it, if it is there */
+    unsigned
+        needed; /* enum host_kind: of these, where the table's zeros would be wrong without it */
+    void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
+};
+
 /* A trace event that kvmstat can count. */
 struct event_type {
-    const char *name;     /* under events/ */
-    enum counter counter; /* the column of those that count_event() counts */
-    /* by table: counts the next event of s, one of thread t; NULL if the table needs none */
-    void (*count[NTABLES])(struct thread *t, const struct event_type *type, struct stream *s);
+    const char *name;             /* under events/ */
+    enum counter counter;         /* the column of those that count_event() counts */
+    struct use uses[NTABLES];     /* by table */
     int id;                       /* its common_type; 0 if there is no such event */
-    bool wanted;                  /* the columns need it on this host */
+    bool wanted;                  /* the table that is reported uses it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
     char *print;                  /* -e: how trace prints it: what names its reasons have */
 };
@@ -599,9 +618,13 @@ static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, 
 #define MMIO_READ 1  /* kvm_mmio: type; KVM_TRACE_MMIO_READ of linux/trace/events/kvm.h */
 #define MMIO_WRITE 2 /* the same; 0 is a read that user space has to answer yet */
 
-typedef void counting(struct thread *, const struct event_type *, struct stream *);
-static counting count_nothing, count_event, count_exit, count_user_exit, count_mmio;
-static counting key_exit, key_user_exit, key_mmio, key_pio, begin_exit, end_by_entry, end_by_load;
+static void tell_vcpu(struct thread *, struct stream *),
+    count_event(struct thread *, struct stream *), count_exit(struct thread *, struct stream *),
+    count_user_exit(struct thread *, struct stream *), count_mmio(struct thread *, struct stream *),
+    key_exit(struct thread *, struct stream *), key_user_exit(struct thread *, struct stream *),
+    key_mmio(struct thread *, struct stream *), key_pio(struct thread *, struct stream *),
+    begin_exit(struct thread *, struct stream *), end_by_entry(struct thread *, struct stream *),
+    end_by_load(struct thread *, struct stream *);
 
 /* The events, by which the code knows them; choose_events() picks those that are needed. */
 enum event {
@@ -619,24 +642,35 @@ enum event {
 
 static struct event_type events[NEVENTS] = {
     [KVM_EXIT] = {.name = "kvm/kvm_exit",
-        .count = {[USUAL] = count_exit, [VMEXIT] = key_exit, [MMIO] = begin_exit}},
+        .uses = {[USUAL] = {HARDWARE_HOSTS, HARDWARE_HOSTS, count_exit},
+            [VMEXIT] = {HARDWARE_HOSTS, HARDWARE_HOSTS, key_exit},
+            [MMIO] = {HARDWARE_HOSTS, 0, begin_exit}}},
     [KVM_ENTRY] = {.name = "kvm/kvm_entry",
-        .count = {[USUAL] = count_nothing,
-            [VMEXIT] = end_by_entry,
-            [MMIO] = end_by_entry,
-            [IOPORT] = end_by_entry}},
+        .uses = {[USUAL] = {HARDWARE_HOSTS, 0, tell_vcpu},
+            [VMEXIT] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [MMIO] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry}}},
     [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
-        .count = {[USUAL] = count_user_exit, [VMEXIT] = key_user_exit}},
+        .uses = {[USUAL] = {SOFTWARE_HOST, SOFTWARE_HOST, count_user_exit},
+            [VMEXIT] = {SOFTWARE_HOST, SOFTWARE_HOST, key_user_exit}}},
     [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
         .counter = IRQS,
-        .count = {[USUAL] = count_event, [VMEXIT] = count_event}},
+        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
+            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
     [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn",
         .counter = EMUL,
-        .count = {[USUAL] = count_event, [VMEXIT] = count_event}},
-    [KVM_MMIO] = {.name = "kvm/kvm_mmio", .count = {[USUAL] = count_mmio, [MMIO] = key_mmio}},
-    [KVM_PIO] = {.name = "kvm/kvm_pio", .count = {[IOPORT] = key_pio}},
-    [KVM_FPU] = {.name = "kvm/kvm_fpu", .count = {[VMEXIT] = end_by_load}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* for keep_birth() */
+        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
+            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
+    [KVM_MMIO] = {.name = "kvm/kvm_mmio",
+        .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
+            [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
+    [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
+    [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_load}}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask", /* which keep_birth() takes */
+        .uses = {[USUAL] = {.hosts = ALL_HOSTS},
+            [VMEXIT] = {.hosts = ALL_HOSTS},
+            [MMIO] = {.hosts = ALL_HOSTS},
+            [IOPORT] = {.hosts = ALL_HOSTS}}},
 };
 
 /*
@@ -1426,10 +1460,22 @@ static bool parse_header_page(struct page_layout *page, char *text)
            page->commit.offset + page->commit.size <= page->data && page->size > page->data;
 }
 
-/* The value of field f of event r; 0 if the event has no such field. */
+/* The value at place f of event r; 0 if that is not in it, or the place of no field. */
 static uint64_t field_value(const struct record *r, struct field f)
 {
     return f.offset + f.size > r->size ? 0 : load(r->data + f.offset, f.size);
+}
+
+/* Whether events of r's type have the field. */
+static bool has_field(const struct record *r, enum field_name field)
+{
+    return r->type->fields[field].size != 0;
+}
+
+/* The value of the field of r; 0 if its type has none of that name. */
+static uint64_t value_of(const struct record *r, enum field_name field)
+{
+    return field_value(r, r->type->fields[field]);
 }
 
 /*
@@ -1499,7 +1545,7 @@ static int subbuf_next(struct subbuf *b, struct record *r)
             delta += (uint64_t)word << TIME_SHIFT;
         b->time += delta;
         if (type < TYPE_PADDING) {
-            *r = (struct record){b->time, body + skip, length - skip};
+            *r = (struct record){.time = b->time, .data = body + skip, .size = length - skip};
             return 1;
         }
     }
@@ -3122,22 +3168,21 @@ static enum counter counter_of(const struct reason *table, uint64_t code)
 }
 
 /* The column of kvm_exit r; NCOUNTERS if it has none. */
-static enum counter exit_counter(const struct event_type *type, const struct record *r)
+static enum counter exit_counter(const struct record *r)
 {
-    const struct field *f = type->fields;
-    uint64_t reason = field_value(r, f[EXIT_REASON]);
+    uint64_t reason = value_of(r, EXIT_REASON);
 
-    if (f[ESR_EC].size != 0) {
-        uint64_t exception = field_value(r, f[RET]) & 0xff; /* bit 31 is an SError's */
+    if (has_field(r, ESR_EC)) {
+        uint64_t exception = value_of(r, RET) & 0xff; /* bit 31 is an SError's */
         return exception == ARM64_IRQ    ? IRQX
-               : exception == ARM64_TRAP ? counter_of(arm64_reasons, field_value(r, f[ESR_EC]))
+               : exception == ARM64_TRAP ? counter_of(arm64_reasons, value_of(r, ESR_EC))
                                          : NCOUNTERS;
     }
-    if (f[ISA].size == 0)
+    if (!has_field(r, ISA))
         return NCOUNTERS; /* an architecture whose reasons are not known here */
-    if (field_value(r, f[ISA]) == 1)
+    if (value_of(r, ISA) == 1)
         return counter_of(vmx_reasons, reason & 0xffff);
-    if (reason == SVM_NPF && (field_value(r, f[INFO1]) & SVM_NPF_RESERVED) != 0)
+    if (reason == SVM_NPF && (value_of(r, INFO1) & SVM_NPF_RESERVED) != 0)
         return MMIOX;
     return counter_of(svm_reasons, reason);
 }
@@ -3158,9 +3203,9 @@ static void settle_exit(struct thread *t)
     t->last_exit = SETTLED;
 }
 
-static void count_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static void count_exit(struct thread *t, struct stream *s)
 {
-    enum counter c = exit_counter(type, &s->next);
+    enum counter c = exit_counter(&s->next);
 
     add_exit(t, c == EPTV ? NCOUNTERS : c);
     t->last_exit = c == EPTV ? FAULT : c == NCOUNTERS ? OTHER : SETTLED;
@@ -3173,9 +3218,8 @@ static void count_exit(struct thread *t, const struct event_type *type, struct s
  * nothing that has a column, was for MMIO; but one exit only, and not if events that
  * came in between may be lost.
  */
-static void count_mmio(struct thread *t, const struct event_type *type, struct stream *s)
+static void count_mmio(struct thread *t, struct stream *s)
 {
-    (void)type;
     if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
         t->tally->counts[MMIOX]++;
         t->last_exit = SETTLED;
@@ -3204,36 +3248,34 @@ static void settle_exits(uint64_t end)
  * access across two pages, OUTS from MMIO) goes to user space again without an
  * exit of the guest, and without being emulated anew.
  */
-static bool is_user_exit(struct thread *t, const struct event_type *type, const struct record *r)
+static bool is_user_exit(struct thread *t, const struct record *r)
 {
-    uint64_t reason = field_value(r, type->fields[REASON]);
+    uint64_t reason = value_of(r, REASON);
 
-    if (field_value(r, type->fields[ERRNO]) != 0)
+    if (value_of(r, ERRNO) != 0)
         return false; /* a signal or an error: the guest did not exit */
     bool again = t->in_mmio && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
     t->in_mmio = reason == KVM_EXIT_MMIO;
     return !again;
 }
 
-static void count_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static void count_user_exit(struct thread *t, struct stream *s)
 {
-    if (is_user_exit(t, type, &s->next))
-        add_exit(t, counter_of(user_reasons, field_value(&s->next, type->fields[REASON])));
+    if (is_user_exit(t, &s->next))
+        add_exit(t, counter_of(user_reasons, value_of(&s->next, REASON)));
 }
 
 /* An event whose number is all that counts. */
-static void count_event(struct thread *t, const struct event_type *type, struct stream *s)
+static void count_event(struct thread *t, struct stream *s)
 {
-    (void)s;
-    t->tally->counts[type->counter]++;
+    t->tally->counts[s->next.type->counter]++;
     t->in_mmio = false;
 }
 
-/* An event that does nothing but tell whose it is. */
-static void count_nothing(struct thread *t, const struct event_type *type, struct stream *s)
+/* An event that tells nothing but which vCPU t runs: count() has seen that. */
+static void tell_vcpu(struct thread *t, struct stream *s)
 {
     (void)t;
-    (void)type;
     (void)s;
 }
 
@@ -3274,45 +3316,43 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 #define SECOND_SYMBOLS (UINT64_C(1) << 62)
 
 /* The id of the key of kvm_exit r: its reason's number, and SECOND_SYMBOLS. */
-static uint64_t exit_key(const struct event_type *type, const struct record *r)
+static uint64_t exit_key(const struct record *r)
 {
-    const struct field *f = type->fields;
     uint64_t reason;
 
-    if (f[ESR_EC].size != 0) {
-        reason = field_value(r, f[RET]);
-        return (reason & 0xff) == ARM64_TRAP ? field_value(r, f[ESR_EC]) | SECOND_SYMBOLS
+    if (has_field(r, ESR_EC)) {
+        reason = value_of(r, RET);
+        return (reason & 0xff) == ARM64_TRAP ? value_of(r, ESR_EC) | SECOND_SYMBOLS
                                              : reason & ~(uint64_t)ARM64_SERROR;
     }
-    if (f[ISA].size != 0) {
-        reason = field_value(r, f[EXIT_REASON]);
-        return field_value(r, f[ISA]) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
+    if (has_field(r, ISA)) {
+        reason = value_of(r, EXIT_REASON);
+        return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
     }
     /* RISC-V; or another architecture: what it has names for */
-    return field_value(r, f[f[SCAUSE].size != 0 ? SCAUSE : SYMBOL]) & ~SECOND_SYMBOLS;
+    return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
 }
 
-static void key_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static void key_exit(struct thread *t, struct stream *s)
 {
-    count_key(t->tally, exit_key(type, &s->next), s);
+    count_key(t->tally, exit_key(&s->next), s);
 }
 
-static void key_user_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static void key_user_exit(struct thread *t, struct stream *s)
 {
-    if (is_user_exit(t, type, &s->next))
-        count_key(t->tally, field_value(&s->next, type->fields[REASON]), s);
+    if (is_user_exit(t, &s->next))
+        count_key(t->tally, value_of(&s->next, REASON), s);
 }
 
-static void begin_exit(struct thread *t, const struct event_type *type, struct stream *s)
+static void begin_exit(struct thread *t, struct stream *s)
 {
-    (void)type;
     start_timing(t->tally, UNKNOWN_KEY, s);
 }
 
-static void key_mmio(struct thread *t, const struct event_type *type, struct stream *s)
+static void key_mmio(struct thread *t, struct stream *s)
 {
-    uint64_t kind = field_value(&s->next, type->fields[TYPE]);
-    uint64_t id = field_value(&s->next, type->fields[GPA]) << 1 | (kind == MMIO_WRITE);
+    uint64_t kind = value_of(&s->next, TYPE);
+    uint64_t id = value_of(&s->next, GPA) << 1 | (kind == MMIO_WRITE);
 
     if (kind == MMIO_WRITE) {
         count_key(t->tally, id, s);
@@ -3323,26 +3363,25 @@ static void key_mmio(struct thread *t, const struct event_type *type, struct str
     }
 }
 
-static void key_pio(struct thread *t, const struct event_type *type, struct stream *s)
+static void key_pio(struct thread *t, struct stream *s)
 {
-    uint64_t port = field_value(&s->next, type->fields[PORT]);
+    uint64_t port = value_of(&s->next, PORT);
 
-    count_key(t->tally, port << 1 | (field_value(&s->next, type->fields[RW]) != 0), s);
+    count_key(t->tally, port << 1 | (value_of(&s->next, RW) != 0), s);
 }
 
 /* kvm_entry: the guest goes on. */
-static void end_by_entry(struct thread *t, const struct event_type *type, struct stream *s)
+static void end_by_entry(struct thread *t, struct stream *s)
 {
-    (void)type;
     if (t->tally->open != UNKNOWN_KEY)
         stop_timing(t->tally, t->tally->open, s);
     t->tally->since = 0;
 }
 
 /* kvm_fpu: if it loads the guest's, user space let it go on.  There is no kvm_entry on kvm_pvm. */
-static void end_by_load(struct thread *t, const struct event_type *type, struct stream *s)
+static void end_by_load(struct thread *t, struct stream *s)
 {
-    if (field_value(&s->next, type->fields[LOAD]) != 0)
+    if (value_of(&s->next, LOAD) != 0)
         stop_timing(t->tally, t->tally->open, s);
 }
 
@@ -3374,10 +3413,10 @@ static void end_thread(struct thread *t)
  * thread but a process; and that whatever had that id before has ended.  (A recording tells whose
  * an id is only once: there, that is believed but where it is seen to come to another guest.)
  */
-static void keep_birth(const struct event_type *type, const struct record *r, int tid)
+static void keep_birth(const struct record *r, int tid)
 {
-    int child = (int)field_value(r, type->fields[PID]);
-    bool is_thread = (field_value(r, type->fields[CLONE_FLAGS]) & CLONE_THREAD) != 0;
+    int child = (int)value_of(r, PID);
+    bool is_thread = (value_of(r, CLONE_FLAGS) & CLONE_THREAD) != 0;
     struct thread *t = child <= 0 ? NULL : known_thread(child);
     struct guest *g = child <= 0 ? NULL : known_guest(child);
 
@@ -3396,16 +3435,16 @@ static void keep_birth(const struct event_type *type, const struct record *r, in
 /* Counts the next event of s. */
 static void count(struct stream *s)
 {
-    const struct record *r = &s->next;
-    const struct event_type *type = event_of_id[event_id(r)];
+    struct record *r = &s->next;
 
-    if (type == NULL)
+    r->type = event_of_id[event_id(r)];
+    if (r->type == NULL)
         return;
-    int tid = (int)field_value(r, type->fields[COMMON_PID]);
+    int tid = (int)value_of(r, COMMON_PID);
     if (tid <= 0)
         return;
-    if (type == &events[TASK_NEWTASK]) {
-        keep_birth(type, r, tid);
+    if (r->type == &events[TASK_NEWTASK]) {
+        keep_birth(r, tid);
         return;
     }
     if (r->time < reading.start)
@@ -3419,11 +3458,11 @@ static void count(struct stream *s)
         return;
     }
     t->active = true;
-    if (type == &events[KVM_EXIT] || type == &events[KVM_ENTRY])
+    if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
         settle_exit(t); /* while the vCPU is the one that exited */
-    if (type->fields[VCPU_ID].size != 0)
-        note_vcpu(t, (long)(uint32_t)field_value(r, type->fields[VCPU_ID]));
-    type->count[options.table](t, type, s);
+    if (has_field(r, VCPU_ID))
+        note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
+    r->type->uses[options.table].count(t, s);
 }
 
 /*
@@ -4778,73 +4817,44 @@ static void set_in_instance(const char *name, const char *value)
         fail_errno(name);
 }
 
-/*
- * The name of an event that the recorded host had, by its kvm_exit or its having none, and that
- * was not recorded: columns would have zeros that are not true.  NULL if there is none.
+/* Whether exit_key() finds a reason in kvm_exit as it is here, or -e vmexit does not ask for one.
  */
-static const char *left_out(bool software)
-{
-    const struct field *exit = events[KVM_EXIT].fields;
-    bool x86 = software || exit[ISA].size != 0, arm64 = !software && exit[ESR_EC].size != 0;
-
-    if (x86 && events[KVM_INJ_VIRQ].id == 0)
-        return events[KVM_INJ_VIRQ].name;
-    if (x86 && events[KVM_EMULATE_INSN].id == 0)
-        return events[KVM_EMULATE_INSN].name;
-    if (((x86 && !software) || arm64) && events[KVM_MMIO].id == 0)
-        return events[KVM_MMIO].name;
-    return NULL;
-}
-
-/* Whether exit_key() finds a reason in events of this type. */
-static bool tells_reason(const struct event_type *type)
+static bool are_reasons_known(bool software)
 {
     static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
     size_t size = 0;
 
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-        size += type->fields[reasons[i]].size;
-    return size != 0;
+        size += events[KVM_EXIT].fields[reasons[i]].size;
+    return software || options.table != VMEXIT || size != 0;
 }
 
 /*
- * Decides which events are needed, of those that there are, on a host that has only
- * the software backend or on another; gives the name of one that is missed, or NULL.
+ * Decides which of the events whose formats were parsed are wanted, on a host that has only the
+ * software backend or on another.  Gives NULL, or the name of one that is needed and not there.
  */
 static const char *choose_events(bool software)
 {
-    static const enum event essential[NTABLES] = {KVM_EXIT, KVM_EXIT, KVM_MMIO, KVM_PIO};
-    const struct field *exit = events[KVM_EXIT].fields, *entry = events[KVM_ENTRY].fields;
-    bool usual = options.table == USUAL;
+    const struct field *exit = events[KVM_EXIT].fields;
+    const enum host_kind host = software                 ? SOFTWARE_HOST
+                                : exit[ISA].size != 0    ? X86_HOST
+                                : exit[ESR_EC].size != 0 ? ARM64_HOST
+                                                         : OTHER_HOST;
 
-    for (int i = 0; i < NEVENTS; i++)
-        events[i].wanted = events[i].id != 0 && events[i].count[options.table] != NULL;
-    events[TASK_NEWTASK].wanted = events[TASK_NEWTASK].id != 0; /* whatever the table */
-    events[KVM_EXIT].wanted &= !software;
-    events[KVM_USERSPACE_EXIT].wanted &= software;
-    events[KVM_FPU].wanted &= software;
-    events[KVM_MMIO].wanted &= !usual || !software;
-    events[KVM_INJ_VIRQ].wanted &= usual || software;
-    events[KVM_EMULATE_INSN].wanted &= usual || software;
-    /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
-    events[KVM_ENTRY].wanted &=
-        !software && (!usual || (exit[VCPU_ID].size == 0 && entry[VCPU_ID].size != 0));
-    enum event needed = essential[options.table];
-    if (needed == KVM_EXIT && software)
-        needed = KVM_USERSPACE_EXIT;
-    if (!events[needed].wanted)
-        return events[needed].name;
-    const char *missed = usual && is_recorded() ? left_out(software) : NULL;
-    if (missed != NULL)
-        return missed;
-    if (options.table == VMEXIT && !software && !tells_reason(&events[KVM_EXIT]))
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
-            is_recorded() ? input.name : events[KVM_EXIT].name);
     for (int i = 0; i < NEVENTS; i++) {
-        if (events[i].wanted)
-            event_of_id[events[i].id] = &events[i];
+        struct event_type *type = &events[i];
+        const struct use *use = &type->uses[options.table];
+        type->wanted = type->id != 0 && (use->hosts & host) != 0;
+        /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
+        if (use->count == tell_vcpu)
+            type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
+        if ((use->needed & host) != 0 && !type->wanted)
+            return type->name;
+        if (type->wanted)
+            event_of_id[type->id] = type;
+        if (type->wanted && (use->needed & host) != 0)
+            parse_symbols(type->print);
     }
-    parse_symbols(events[needed].print);
     return NULL;
 }
 
@@ -4901,9 +4911,13 @@ static void enable_events(void)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
     }
-    const char *missed = choose_events(has_only_software());
+    bool software = has_only_software();
+    const char *missed = choose_events(software);
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
+    if (!are_reasons_known(software))
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
+            events[KVM_EXIT].name);
     switch_events_on();
 }
 
@@ -6164,6 +6178,8 @@ static void read_header(void)
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
             missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
+    if (!are_reasons_known(software))
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", input.name);
 }
 
 /*
