@@ -4068,12 +4068,33 @@ struct metric {
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
-    const char *name;    /* behind "mmv.kvmstat." */
-    const char *meaning; /* the short help text */
+    const char *name;    /* behind "mmv.kvmstat."; NULL: its column's */
+    const char *meaning; /* the short help text; NULL: the same */
     const char *help;    /* the long one: what the manual says beyond that */
 };
 
-static const struct metric other_metrics[NMETRICS] = {
+/* Those of the counters have the names and meanings of their columns. */
+static const struct metric all_metrics[NMETRICS] = {
+    [EXITS] = {1, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "An exit whose reason has no column counts in exits only."},
+    [HALTX] = {2, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "A guest that halts has nothing to do until an interrupt comes."},
+    [IRQX] = {3, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The host's own timer makes some on each vCPU that runs."},
+    [IRQWX] = {4, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The hypervisor asked for such an exit, to be told when the guest can take an interrupt "
+        "that waits."},
+    [IOX] = {5, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The guest accessed a device by one of the processor's I/O ports."},
+    [MMIOX] = {6, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "An exit for memory-mapped I/O that the processor reports as a page table violation counts "
+        "in mmiox, not in eptv."},
+    [IRQS] = {7, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "Those that the hardware delivers without the hypervisor's help are not counted."},
+    [EMUL] = {8, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The hypervisor carried them out, in place of the processor."},
+    [EPTV] = {9, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
+        "The guest touched memory that the host had not mapped for it yet, or no longer."},
     [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
         "The name is the one that the monitor was given, else the process's."},
     [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
@@ -4082,24 +4103,6 @@ static const struct metric other_metrics[NMETRICS] = {
         "As long as it stays the same, the counters are exact."},
     [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
         "the interval of the reports", "Values are brought up to date once an interval."},
-};
-
-/* The counters' items, and their long help texts; the rest their columns have. */
-static const struct {
-    uint32_t item;    /* as metric.item */
-    const char *help; /* as metric.help */
-} counter_metrics[NCOUNTERS] = {
-    [EXITS] = {1, "An exit whose reason has no column counts in exits only."},
-    [HALTX] = {2, "A guest that halts has nothing to do until an interrupt comes."},
-    [IRQX] = {3, "The host's own timer makes some on each vCPU that runs."},
-    [IRQWX] = {4, "The hypervisor asked for such an exit, to be told when the guest can take "
-                  "an interrupt that waits."},
-    [IOX] = {5, "The guest accessed a device by one of the processor's I/O ports."},
-    [MMIOX] = {6, "An exit for memory-mapped I/O that the processor reports as a page table "
-                  "violation counts in mmiox, not in eptv."},
-    [IRQS] = {7, "Those that the hardware delivers without the hypervisor's help are not counted."},
-    [EMUL] = {8, "The hypervisor carried them out, in place of the processor."},
-    [EPTV] = {9, "The guest touched memory that the host had not mapped for it yet, or no longer."},
 };
 
 /* What comes first in the file of -m. */
@@ -4323,21 +4326,17 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
 static void describe_metrics(struct mmv_file *f)
 {
     for (int i = 0; i < NMETRICS; i++) {
-        struct metric metric = other_metrics[i];
+        const struct metric *metric = &all_metrics[i];
+        const struct column *column = i < NCOUNTERS ? &counter_columns[FIRST_COUNT + i] : NULL;
         struct mmv_text *about = f->about[i];
-        if (i < NCOUNTERS) {
-            const struct column *c = &counter_columns[FIRST_COUNT + i];
-            metric = (struct metric){counter_metrics[i].item, MMV_U64, MMV_COUNTER, MMV_COUNT,
-                c->name, c->meaning, counter_metrics[i].help};
-        }
-        strcpy(about[0].s, metric.name);
-        strcpy(about[1].s, metric.meaning);
-        strcpy(about[2].s, metric.help);
+        strcpy(about[0].s, column != NULL ? column->name : metric->name);
+        strcpy(about[1].s, column != NULL ? column->meaning : metric->meaning);
+        strcpy(about[2].s, metric->help);
         f->metrics[i] = (struct mmv_metric){.name = offset_of(f, &about[0]),
-            .item = metric.item,
-            .type = metric.type,
-            .semantic = metric.semantic,
-            .unit = metric.unit,
+            .item = metric->item,
+            .type = metric->type,
+            .semantic = metric->semantic,
+            .unit = metric->unit,
             .indom = i < NVCPUMETRICS ? MMV_SERIAL : -1,
             .meaning = offset_of(f, &about[1]),
             .help = offset_of(f, &about[2])};
