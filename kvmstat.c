@@ -288,7 +288,7 @@ struct stream {
     int fd;                /* trace_pipe_raw, or the recording */
     uint64_t at;           /* -r: where in it the next bytes are that were not read yet ... */
     uint64_t left;         /* ... and how many they are */
-    bool ready;            /* poll_streams() saw something in it, which was not read yet */
+    bool ready;            /* it has something that was not read yet; live: by poll_streams() */
     uint8_t *pages;        /* what was read; NULL before the first time */
     size_t nbytes;         /* of it, whole sub-buffers */
     size_t used;           /* of these, up to the end of the sub-buffer that is being read */
@@ -417,6 +417,41 @@ struct watch {
     int dir;       /* of events: an open one is not made anew, unwatched (as of Linux 6.6); or -1 */
     char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
 };
+
+/*
+ * Where events come from: this host, or a recording.  What both do in ways of their own.  Times
+ * are those of the trace clock, in nanoseconds.
+ */
+struct source {
+    /* Reads the next pages of s, whole sub-buffers, to s->pages; false if there are none now. */
+    bool (*read_pages)(struct stream *s);
+    /* Adds to s what its CPU lost before the sub-buffer that was just opened. */
+    void (*add_lost)(struct stream *s);
+    /* Says what was lost, a list of numbers and CPUs. */
+    void (*say_lost)(const struct text *list);
+    /* Says what of s cannot be true and ends kvmstat; or gives s no events, if that explains it. */
+    void (*refuse)(struct stream *s, const char *what);
+    /* Puts the name of thread tid, cut to size bytes, in name; false if it is not known. */
+    bool (*comm_of)(int tid, char *name, size_t size);
+    /* The process of the thread that had the id tid then, and of whose events none was counted. */
+    int (*process_of)(int tid, uint64_t time);
+    /* The thread that had the id tid then, new if need be; NULL if nothing tells whose it is. */
+    struct thread *(*thread_of)(int tid, uint64_t time);
+    /* Finds out about the process of g, which was not known before the given time. */
+    void (*meet_guest)(struct guest *g, uint64_t time);
+    /* The vCPU that what t counted up to now belongs to; NULL if nothing tells. */
+    struct vcpu *(*find_vcpu)(struct thread *t);
+    /* The id child was given to a new thread of process pid, or to that process, at that time. */
+    void (*end_former)(int child, int pid, uint64_t time);
+    /* Whether no more than the n guests, vCPUs or threads that there are can be told apart. */
+    bool (*is_full)(size_t n);
+    /* From the trace clock's zero to 1970, in whole microseconds; 0 if nothing tells. */
+    uint64_t (*to_epoch)(void);
+    size_t max_keys; /* -e: keys of all vCPUs that are told apart in an interval */
+};
+
+/* The one that is reported. */
+static const struct source *source;
 
 /* The tracefs instance. */
 static struct {
@@ -712,7 +747,7 @@ static const struct {
  */
 
 static _Noreturn void leave(int status);
-static void drain(uint64_t until);
+static void drain_buffers(uint64_t until);
 
 /* Whether a recording is reported, not this host. */
 static bool is_recorded(void)
@@ -841,21 +876,22 @@ static uint64_t now(clockid_t clock)
            (clock == CLOCK_MONOTONIC ? clock_offset : 0);
 }
 
-/*
- * From the zero of the trace clock, CLOCK_MONOTONIC or that of a recording, to 1970:
- * nanoseconds, whole microseconds of them; 0 if a recording does not tell.
- */
-static uint64_t to_epoch(void)
+/* source.to_epoch: from CLOCK_MONOTONIC to CLOCK_REALTIME. */
+static uint64_t host_to_epoch(void)
 {
     static uint64_t offset;
     uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
 
-    if (is_recorded())
-        return input.to_epoch;
     /* The clocks are read one after the other: do not let that wobble show. */
     if (difference - offset + NSEC / 1000 > NSEC / 500)
         offset = difference - difference % 1000;
     return offset;
+}
+
+/* source.to_epoch */
+static uint64_t recorded_to_epoch(void)
+{
+    return input.to_epoch;
 }
 
 static struct timespec to_timespec(uint64_t ns)
@@ -1686,20 +1722,24 @@ static int compare_commands(const void *a, const void *b)
     return x->tid < y->tid ? -1 : x->tid > y->tid;
 }
 
-/* The name of thread tid, cut to size bytes; false if it is not known. */
-static bool comm_of(int tid, char *name, size_t size)
+/* source.comm_of, by procfs; false with errno. */
+static bool host_comm_of(int tid, char *name, size_t size)
 {
     char path[64];
 
-    if (!is_recorded()) {
-        snprintf(path, sizeof(path), "%d/comm", tid);
-        errno = 0;
-        ssize_t n = read_file(world.proc, path, name, size);
-        if (n > 0)
-            name[n - 1] = '\0'; /* the newline */
-        return n > 0;
-    }
+    snprintf(path, sizeof(path), "%d/comm", tid);
+    errno = 0;
+    ssize_t n = read_file(world.proc, path, name, size);
+    if (n > 0)
+        name[n - 1] = '\0'; /* the newline */
+    return n > 0;
+}
+
+/* source.comm_of, by the names that the recording has. */
+static bool recalled_comm_of(int tid, char *name, size_t size)
+{
     const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
+
     if (input.ncommands != 0)
         known = bsearch(&key, input.commands, input.ncommands, sizeof(key), compare_commands);
     if (known != NULL)
@@ -1865,7 +1905,7 @@ static int ask_name(int pid, struct answer *answer)
 static void name_guest(struct guest *g)
 {
     struct answer answer = {.error = 0};
-    int error = is_recorded() ? 0 : ask_name(g->pid, &answer);
+    int error = ask_name(g->pid, &answer);
     bool late = error == ETIMEDOUT || error == EBUSY;
 
     g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + NAME_AGAIN : 1;
@@ -1876,7 +1916,7 @@ static void name_guest(struct guest *g)
     naming.told |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
-    if (*answer.name == '\0' && !comm_of(g->pid, answer.name, sizeof(answer.name)))
+    if (*answer.name == '\0' && !source->comm_of(g->pid, answer.name, sizeof(answer.name)))
         strcpy(answer.name, "?");
     naming.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
     char *name = copy(answer.name);
@@ -1910,13 +1950,19 @@ static void note_partial(void)
     input.partial = reading.lossy = true;
 }
 
-/* Whether no more than the n guests, vCPUs or threads that a recording had can be told apart. */
-static bool is_full(size_t n)
+/* source.is_full: nothing limits what this host has. */
+static bool is_host_full(size_t n)
 {
-    if (!is_recorded() || n < MAX_KNOWN)
-        return false;
-    note_partial();
-    return true;
+    (void)n;
+    return false;
+}
+
+/* source.is_full */
+static bool is_recording_full(size_t n)
+{
+    if (n >= MAX_KNOWN)
+        note_partial();
+    return n >= MAX_KNOWN;
 }
 
 /*
@@ -1998,24 +2044,40 @@ static const struct owner *owner_of(int tid);
 
 /*
  * The process of the thread that had the id tid at the given time of the trace clock; 0 if
- * nothing tells.  In a recording that does not tell, each thread stands for a process.
+ * nothing tells.
  */
 static int process_of(int tid, uint64_t time)
 {
-    struct birth *b = birth_of(tid);
     const struct thread *t = known_thread(tid);
-    const struct owner *o = is_recorded() ? owner_of(tid) : NULL;
 
     if (t != NULL && t->guest != NULL && !t->guest->former)
         return t->guest->pid;
-    if (b->tid == tid && (o == NULL || known_guest(b->pid) != NULL))
+    return source->process_of(tid, time);
+}
+
+/* source.process_of, by its birth or procfs. */
+static int host_process_of(int tid, uint64_t time)
+{
+    struct birth *b = birth_of(tid);
+
+    if (b->tid == tid)
         return b->pid;
-    if (is_recorded())
-        return o != NULL ? o->guest->pid : tid;
     int pid = process_then(tid, time);
     if (world.shortage == 0)
         *b = (struct birth){tid, pid};
     return pid;
+}
+
+/* source.process_of.  In a recording that does not tell, each thread stands for a process. */
+static int recalled_process_of(int tid, uint64_t time)
+{
+    const struct birth *b = birth_of(tid);
+    const struct owner *o = owner_of(tid);
+
+    (void)time;
+    if (b->tid == tid && (o == NULL || known_guest(b->pid) != NULL))
+        return b->pid;
+    return o != NULL ? o->guest->pid : tid;
 }
 
 /* Whether -p asks for process pid, or there is no -p. */
@@ -2094,36 +2156,54 @@ static void end_if_replaced(struct guest *g)
         end_guest(g, from_ticks(started));
 }
 
+/* The guest of the process that had the id pid at the given time: a new one. */
+static struct guest *add_guest(int pid, uint64_t time)
+{
+    struct guest *g = create(sizeof(*g));
+
+    g->pid = pid;
+    g->stale = true;
+    source->meet_guest(g, time);
+    size_t i = guest_place(pid);
+    world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
+    world.nguests++;
+    return world.guests[i] = g;
+}
+
 /* The guest of the process that had the id pid at the given time, new if need be. */
 static struct guest *guest_of(int pid, uint64_t time)
 {
     struct guest *g = known_guest(pid);
 
-    /* With -p, the births of others' processes are not traced. */
-    if (g != NULL && options.npids != 0 && !is_recorded())
-        end_if_replaced(g);
-    if (g != NULL && (!g->former || time < g->gone))
+    if (g != NULL)
         return g;
-    if (pid != 0 && is_full(world.nguests))
+    if (pid != 0 && source->is_full(world.nguests))
         return guest_of(0, time); /* of whatever other process */
-    g = create(sizeof(*g));
-    g->pid = pid;
-    g->stale = true;
-    /* Live, the processes that -p asks for are those of the start: find_asked() has found them. */
-    g->asked = is_recorded() ? is_asked_for(pid) : options.npids == 0;
-    if (!is_recorded())
-        identify(g, time);
-    else if (options.names)
-        name_guest(g);
+    return add_guest(pid, time);
+}
+
+/* source.meet_guest.  The processes that -p asks for are those that find_asked() finds. */
+static void meet_host_guest(struct guest *g, uint64_t time)
+{
+    g->asked = options.npids == 0;
+    identify(g, time);
     if (options.metrics) {
-        uint8_t *byte = &world.pids[(unsigned)pid % MAX_PIDS / 8], bit = (uint8_t)(1 << pid % 8);
+        uint8_t *byte = &world.pids[(unsigned)g->pid % MAX_PIDS / 8];
+        uint8_t bit = (uint8_t)(1 << g->pid % 8);
         g->reused = (*byte & bit) != 0;
         *byte |= bit;
     }
-    size_t i = guest_place(pid);
-    world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
-    world.nguests++;
-    return world.guests[i] = g;
+}
+
+/* source.meet_guest */
+static void meet_recorded_guest(struct guest *g, uint64_t time)
+{
+    char name[64];
+
+    (void)time;
+    g->asked = is_asked_for(g->pid);
+    if (options.names)
+        g->name = copy(source->comm_of(g->pid, name, sizeof(name)) ? name : "?");
 }
 
 /* The guest of the process that has the id pid now, new if need be. */
@@ -2166,7 +2246,7 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
 
     if (i < g->nvcpus && g->vcpus[i]->id == id)
         return g->vcpus[i];
-    if (id != UNKNOWN_VCPU && is_full(world.nvcpus))
+    if (id != UNKNOWN_VCPU && source->is_full(world.nvcpus))
         return vcpu_of(g, UNKNOWN_VCPU);
     world.nvcpus++;
     struct vcpu *v = create(sizeof(*v));
@@ -2238,33 +2318,47 @@ static const struct owner *owner_of(int tid)
     return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
 }
 
-/*
- * The thread that had the id tid at the given time, new if need be, and then of process pid or,
- * if that is 0, of the one that is known for it; NULL if none is.
- */
-static struct thread *thread_of(int tid, int pid, uint64_t time)
+/* The thread with the id tid, new if need be, and then of g. */
+static struct thread *thread_of(int tid, struct guest *g)
 {
     if (world.nthreads * 2 >= world.space)
         rebuild_threads(world.space == 0 ? 64 : world.space * 2);
     struct thread **slot = thread_slot(tid), *t = *slot;
-    if (t != NULL && t->guest != NULL && t->guest->former && time >= t->guest->gone)
-        end_thread(t);
-    if (t != NULL && t->guest != NULL)
-        return t;
-    if (pid == 0 && tid > 0 && (pid = process_of(tid, time)) == 0)
-        return NULL;
     if (t == NULL) {
         t = create(sizeof(*t));
         t->tid = tid;
         world.nthreads++;
         *slot = t;
     }
-    t->guest = guest_of(pid, time);
-    t->tally = &t->pending;
-    t->fresh = world.fresh = true;
+    if (t->guest == NULL) {
+        t->guest = g;
+        t->tally = &t->pending;
+        t->fresh = world.fresh = true;
+    }
+    return t;
+}
+
+/* source.thread_of */
+static struct thread *host_thread_of(int tid, uint64_t time)
+{
+    struct thread *t = known_thread(tid);
+
+    if (t != NULL && t->guest != NULL && t->guest->former && time >= t->guest->gone)
+        end_thread(t);
+    if (t != NULL && t->guest != NULL)
+        return t;
+    int pid = process_of(tid, time);
+    if (pid == 0)
+        return NULL;
+    struct guest *g = known_guest(pid);
+    /* With -p, the births of others' processes are not traced. */
+    if (g != NULL && options.npids != 0)
+        end_if_replaced(g);
+    if (g == NULL || (g->former && time >= g->gone))
+        g = add_guest(pid, time);
     if (options.write != NULL)
         save_command(tid);
-    return t;
+    return thread_of(tid, g);
 }
 
 /* The guest of a recording's thread tid, new if need be. */
@@ -2277,26 +2371,27 @@ static struct guest *recall_guest(int tid)
 }
 
 /*
- * A recording's thread tid, new if need be; but of those that are too many to be told apart, one
- * that stands for all of its guest, with a tid < 0, and whose vCPU is not known.
+ * source.thread_of; but for those that are too many to be told apart there is one that stands for
+ * all of its guest, with a tid < 0, and whose vCPU is not known.
  */
-static struct thread *recall_thread(int tid)
+static struct thread *recalled_thread_of(int tid, uint64_t time)
 {
     const struct owner *o = owner_of(tid);
     struct thread *t = known_thread(tid);
 
+    (void)time;
     if (t != NULL && t->guest != NULL)
         return t;
     struct guest *g = recall_guest(tid);
     if (g->nthreads == MAX_THREADS)
         note_partial();
-    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_full(world.nthreads)) {
-        t = thread_of(-1 - g->pid, g->pid, 0);
+    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_recording_full(world.nthreads)) {
+        t = thread_of(-1 - g->pid, g);
         t->moved = true;
         return t;
     }
     g->nthreads++;
-    t = thread_of(tid, g->pid, 0);
+    t = thread_of(tid, g);
     if (o != NULL && o->guest == g) { /* else its id came into use again */
         t->vcpu = o->moved ? NULL : o->vcpu;
         t->moved = o->moved;
@@ -2368,7 +2463,7 @@ static struct key *key_of(struct tally *t, uint64_t id)
     }
     if (low < t->nkeys && t->keys[low].id == id)
         return &t->keys[low];
-    if (is_recorded() && id != OTHER_KEYS && reading.nkeys >= MAX_ALL_KEYS)
+    if (id != OTHER_KEYS && reading.nkeys >= source->max_keys)
         return key_of(t, OTHER_KEYS);
     if (t->nkeys == MAX_KEYS) {
         merge_keys(t);
@@ -2422,9 +2517,9 @@ static long vcpu_by_name(int tid)
     char comm[64];
     uint64_t id;
 
-    if (!comm_of(tid, comm, sizeof(comm))) {
-        if (!is_recorded())
-            check_shortage();
+    errno = 0;
+    if (!source->comm_of(tid, comm, sizeof(comm))) {
+        check_shortage();
         return -1;
     }
     for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
@@ -2489,17 +2584,14 @@ static void see_all_threads(bool sure)
 }
 
 /*
- * Finds the vCPU of a thread whose events do not tell it, from what see_threads()
- * noted, its name, or there being only one; gives the vCPU that what it counted
- * up to now belongs to, or NULL if nothing tells.
+ * source.find_vcpu, from what see_threads() noted, the thread's name, or there being only one
+ * vCPU.
  */
-static struct vcpu *find_vcpu(struct thread *t)
+static struct vcpu *find_host_vcpu(struct thread *t)
 {
     struct vcpu *before = t->vcpu;
     long id = t->seen;
 
-    if (is_recorded() && t->moved)
-        return NULL;
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* It ran two of them: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
@@ -2508,9 +2600,23 @@ static struct vcpu *find_vcpu(struct thread *t)
     }
     if (id < 0 && before != NULL)
         return before;
-    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !is_recorded() && !has_vcpu(t->guest, id))
+    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
         id = -1; /* anybody can give a thread any name */
     if (id < 0)
+        id = only_vcpu(t->guest);
+    if (id >= 0)
+        t->vcpu = vcpu_of(t->guest, id);
+    return t->vcpu;
+}
+
+/* source.find_vcpu, from what a GUEST option told, the thread's name, or as above. */
+static struct vcpu *recall_vcpu(struct thread *t)
+{
+    long id = -1;
+
+    if (t->moved || t->vcpu != NULL)
+        return t->moved ? NULL : t->vcpu;
+    if ((id = vcpu_by_name(t->tid)) < 0)
         id = only_vcpu(t->guest);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
@@ -3024,7 +3130,7 @@ static void find_vcpus(bool settling)
         if (t == NULL)
             continue;
         if (is_looked_for(t, settling)) {
-            struct vcpu *v = find_vcpu(t);
+            struct vcpu *v = source->find_vcpu(t);
             if (settling)
                 give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU));
             t->guest->look = false;
@@ -3069,6 +3175,8 @@ static void forget_threads(uint64_t end)
 {
     size_t dropped = 0;
 
+    for (size_t i = 0; i < world.nguests; i++)
+        world.guests[i]->busy = false;
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
@@ -3149,7 +3257,6 @@ static void clear_counts(void)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        g->busy = false;
         for (size_t j = 0; j < g->nvcpus; j++)
             clear_tally(&g->vcpus[j]->tally);
     }
@@ -3410,26 +3517,45 @@ static void end_thread(struct thread *t)
 
 /*
  * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
- * thread but a process; and that whatever had that id before has ended.  (A recording tells whose
- * an id is only once: there, that is believed but where it is seen to come to another guest.)
+ * thread but a process; and that whatever had that id before has ended.
  */
 static void keep_birth(const struct record *r, int tid)
 {
     int child = (int)value_of(r, PID);
     bool is_thread = (value_of(r, CLONE_FLAGS) & CLONE_THREAD) != 0;
-    struct thread *t = child <= 0 ? NULL : known_thread(child);
-    struct guest *g = child <= 0 ? NULL : known_guest(child);
 
     if (child <= 0)
         return;
     int pid = is_thread ? process_of(tid, r->time) : child;
     *birth_of(child) = (struct birth){child, pid};
-    bool other = t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL;
-    if (t != NULL && (other || !is_recorded()))
+    source->end_former(child, pid, r->time);
+}
+
+/* source.end_former */
+static void end_host_former(int child, int pid, uint64_t time)
+{
+    struct thread *t = known_thread(child);
+    struct guest *g = known_guest(child);
+
+    (void)pid;
+    if (t != NULL)
         end_thread(t);
     /* The process may be known before this event of its own birth is read: to a clock tick. */
-    if (g != NULL && !is_recorded() && g->started + 1 < to_ticks(r->time))
-        end_guest(g, r->time);
+    if (g != NULL && g->started + 1 < to_ticks(time))
+        end_guest(g, time);
+}
+
+/*
+ * source.end_former.  A recording tells whose an id is only once: that is believed, but where the
+ * id is seen to come to another guest.
+ */
+static void end_recorded_former(int child, int pid, uint64_t time)
+{
+    struct thread *t = known_thread(child);
+
+    (void)time;
+    if (t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL)
+        end_thread(t);
 }
 
 /* Counts the next event of s. */
@@ -3451,7 +3577,7 @@ static void count(struct stream *s)
         return;
     if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
         s->thread->guest->former)
-        s->thread = is_recorded() ? recall_thread(tid) : thread_of(tid, 0, r->time);
+        s->thread = source->thread_of(tid, r->time);
     struct thread *t = s->thread;
     if (t == NULL) {
         world.unknown++;
@@ -3661,7 +3787,8 @@ static void save_command(int tid)
 {
     char name[64], line[96];
 
-    if (output.commands.size + sizeof(line) > MAX_COMMANDS || !comm_of(tid, name, sizeof(name)))
+    if (output.commands.size + sizeof(line) > MAX_COMMANDS ||
+        !source->comm_of(tid, name, sizeof(name)))
         return;
     for (char *s = name; *s != '\0'; s++) {
         if (iscntrl((unsigned char)*s))
@@ -3834,7 +3961,7 @@ static void put_options(struct text *t)
     snprintf(text, sizeof(text), "kvmstat " VERSION "%s%" PRIu64 " to %" PRIu64 " ns", reports_from,
         reading.start, reading.drained);
     put_option(t, OPTION_VERSION, text, strlen(text) + 1);
-    snprintf(text, sizeof(text), "0x%" PRIx64, to_epoch() / 1000);
+    snprintf(text, sizeof(text), "0x%" PRIx64, source->to_epoch() / 1000);
     put_option(t, OPTION_DATE, text, strlen(text) + 1);
     put_bytes(t, output.guests.s, output.guests.size);
     put_number(t, OPTION_END, 2);
@@ -4798,7 +4925,7 @@ static _Noreturn void leave_by_signal(int sig)
     sigset_t all;
 
     if (output.dir >= 0 && reading.start != 0)
-        drain(now(CLOCK_MONOTONIC));
+        drain_buffers(now(CLOCK_MONOTONIC));
     remove_metrics();
     clean_up();
     finish_recording();
@@ -5473,31 +5600,29 @@ static void start_tracing(void)
  */
 
 /*
- * Says what of the events that s has cannot be true, and ends kvmstat; unless somebody else has
- * changed the instance, which explains it: then s has no events until that is set right.
+ * source.refuse.  Somebody else who has changed the instance explains it: then s has no events
+ * until that is set right.
  */
-static void fail_stream(struct stream *s, const char *what)
+static void refuse_buffer(struct stream *s, const char *what)
 {
-    if (is_recorded())
-        fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
     note_changes();
     if (trace.ntouched == 0)
         fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
     empty_stream(s);
 }
 
-/* Adds to s what its CPU's buffer lost before the sub-buffer that was just opened. */
-static void add_lost(struct stream *s)
+/* source.refuse */
+static void refuse_recording(struct stream *s, const char *what)
+{
+    fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
+}
+
+/* source.add_lost: not from the sub-buffer, which may have had no room for the number. */
+static void add_overrun(struct stream *s)
 {
     char path[64], text[1024], *overrun;
     uint64_t total;
 
-    if (is_recorded()) {
-        s->lost += s->subbuf.lost;
-        s->lost_more |= s->subbuf.lost == 0;
-        return;
-    }
-    /* Not from the sub-buffer: it may have had no room for the number. */
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
     if (see_file(trace.dir, path, text, sizeof(text)) < 0) {
         if (world.shortage == 0)
@@ -5510,6 +5635,26 @@ static void add_lost(struct stream *s)
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
     s->lost += total < s->overrun ? total : total - s->overrun; /* somebody emptied it */
     s->overrun = total;
+}
+
+/* source.add_lost: as the sub-buffer tells. */
+static void add_recorded_loss(struct stream *s)
+{
+    s->lost += s->subbuf.lost;
+    s->lost_more |= s->subbuf.lost == 0;
+}
+
+/* source.say_lost */
+static void say_host_lost(const struct text *list)
+{
+    complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)list->size, list->s, options.kib);
+}
+
+/* source.say_lost */
+static void say_recording_lost(const struct text *list)
+{
+    complain(
+        "%s: events lost:%.*s (record with larger buffers)", input.name, (int)list->size, list->s);
 }
 
 /* Asks the kernel which of the n buffers at p have something to read. */
@@ -5530,44 +5675,55 @@ static bool is_ready(const struct stream *s)
 {
     struct pollfd p = {.fd = s->fd, .events = POLLIN};
 
-    if (is_recorded() || s->ready)
+    if (s->ready)
         return true;
     poll_buffers(&p, 1);
     return (p.revents & POLLIN) != 0;
 }
 
-/*
- * Reads what s has next: of a CPU's buffer one sub-buffer, of a recording as many
- * as fit.  False if there is nothing now.
- */
-static bool read_pages(struct stream *s)
+/* source.read_pages: one sub-buffer, which -w saves. */
+static bool read_buffer(struct stream *s)
 {
-    size_t wanted = is_recorded() && s->left < reading.chunk ? (size_t)s->left : reading.chunk;
     ssize_t size;
 
-    if (wanted == 0 || !is_ready(s))
+    if (!is_ready(s))
         return false;
     s->ready = false;
     if (s->pages == NULL)
         s->pages = resize(NULL, reading.chunk, 1);
     do
-        size = is_recorded() ? pread(s->fd, s->pages, wanted, (off_t)s->at)
-                             : read(s->fd, s->pages, wanted);
+        size = read(s->fd, s->pages, reading.chunk);
     while (size < 0 && errno == EINTR);
-    if (is_recorded() && size != (ssize_t)wanted)
-        fail_stream(s, size < 0 ? strerror(errno) : "ends too soon");
     if (size == 0 || (size < 0 && errno == EAGAIN))
         return false;
     if (size < 0)
         fail_errno("trace_pipe_raw");
     s->nbytes = (size_t)size;
     s->used = 0;
-    if (is_recorded()) {
-        s->at += wanted;
-        s->left -= wanted;
-    }
     if (output.dir >= 0)
         save_subbuf(s);
+    return true;
+}
+
+/* source.read_pages: as many sub-buffers as fit. */
+static bool read_recorded(struct stream *s)
+{
+    size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
+    ssize_t size;
+
+    if (wanted == 0)
+        return false;
+    if (s->pages == NULL)
+        s->pages = resize(NULL, reading.chunk, 1);
+    do
+        size = pread(s->fd, s->pages, wanted, (off_t)s->at);
+    while (size < 0 && errno == EINTR);
+    if (size != (ssize_t)wanted)
+        refuse_recording(s, size < 0 ? strerror(errno) : "ends too soon");
+    s->nbytes = wanted;
+    s->used = 0;
+    s->at += wanted;
+    s->left -= wanted;
     return true;
 }
 
@@ -5576,16 +5732,16 @@ static bool next_subbuf(struct stream *s)
 {
     bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
 
-    if (s->used == s->nbytes && !read_pages(s))
+    if (s->used == s->nbytes && !source->read_pages(s))
         return false;
     size_t size = s->nbytes - s->used < reading.page.size ? s->nbytes - s->used : reading.page.size;
     if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page)) {
-        fail_stream(s, "a sub-buffer that is larger than it can be");
+        source->refuse(s, "a sub-buffer that is larger than it can be");
         return false;
     }
     s->used += size;
     if (s->subbuf.missed)
-        add_lost(s);
+        source->add_lost(s);
     s->subbuf.missed |= missed;
     return true;
 }
@@ -5600,7 +5756,7 @@ static bool fill(struct stream *s)
             return s->has_next = false;
     }
     if (found < 0 || s->next.time > INT64_MAX) {
-        fail_stream(
+        source->refuse(
             s, found < 0 ? "a sub-buffer that makes no sense" : "a time stamp that cannot be");
         return false;
     }
@@ -5653,12 +5809,9 @@ static void drain(uint64_t until)
     struct stream **heap = reading.heap;
     size_t n = 0;
 
-    /* Only now, after the clock was read, can the buffers tell of all before that time. */
-    if (!is_recorded())
-        poll_streams();
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct stream *s = &reading.streams[i];
-        if (s->has_next || ((is_recorded() || s->ready) && fill(s)))
+        if (s->has_next || (s->ready && fill(s)))
             heap[n++] = s;
     }
     for (size_t i = n / 2; i-- > 0;)
@@ -5677,9 +5830,17 @@ static void drain(uint64_t until)
         if (n > 0)
             sift_down(heap, n, 0);
     }
+    reading.drained = until;
+}
+
+/* drain() of what the CPUs' buffers have. */
+static void drain_buffers(uint64_t until)
+{
+    /* Only now, after the clock was read, can the buffers tell of all before that time. */
+    poll_streams();
+    drain(until);
     if (options.write != NULL)
         set_watermark(WATERMARK);
-    reading.drained = until;
 }
 
 /* The stamp of the recording's next event; UINT64_MAX if there is none. */
@@ -6093,8 +6254,8 @@ static void take_table(uint64_t ncpus)
             (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
             fail_input("sub-buffers of more CPUs than can be read at a time");
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
-        reading.streams[reading.nstreams++] =
-            (struct stream){.cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .saved = -1};
+        reading.streams[reading.nstreams++] = (struct stream){
+            .cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .ready = true, .saved = -1};
     }
 }
 
@@ -6295,7 +6456,7 @@ static void format_stamp(uint64_t end, char *buf, size_t size)
     buf[0] = '\0';
     if (options.stamp == 0)
         return;
-    uint64_t epoch = to_epoch(), stamp = end + epoch;
+    uint64_t epoch = source->to_epoch(), stamp = end + epoch;
     time_t seconds = (time_t)(stamp / NSEC);
     if (options.decimals != 0)
         snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
@@ -6490,10 +6651,7 @@ static void report_lost(uint64_t start)
     }
     if (t.s == NULL)
         return;
-    if (is_recorded())
-        complain("%s: events lost:%.*s (record with larger buffers)", input.name, (int)t.size, t.s);
-    else
-        complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)t.size, t.s, options.kib);
+    source->say_lost(&t);
     free(t.s);
     reading.lossy = true;
 }
@@ -6579,6 +6737,38 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
         put_row(t, stamp, &rows[i], widths);
     return nlines;
 }
+
+static const struct source this_host = {
+    .read_pages = read_buffer,
+    .add_lost = add_overrun,
+    .say_lost = say_host_lost,
+    .refuse = refuse_buffer,
+    .comm_of = host_comm_of,
+    .process_of = host_process_of,
+    .thread_of = host_thread_of,
+    .meet_guest = meet_host_guest,
+    .find_vcpu = find_host_vcpu,
+    .end_former = end_host_former,
+    .is_full = is_host_full,
+    .to_epoch = host_to_epoch,
+    .max_keys = SIZE_MAX,
+};
+
+static const struct source recorded_host = {
+    .read_pages = read_recorded,
+    .add_lost = add_recorded_loss,
+    .say_lost = say_recording_lost,
+    .refuse = refuse_recording,
+    .comm_of = recalled_comm_of,
+    .process_of = recalled_process_of,
+    .thread_of = recalled_thread_of,
+    .meet_guest = meet_recorded_guest,
+    .find_vcpu = recall_vcpu,
+    .end_former = end_recorded_former,
+    .is_full = is_recording_full,
+    .to_epoch = recorded_to_epoch,
+    .max_keys = MAX_ALL_KEYS,
+};
 
 /*
  * Operands and options.
@@ -6700,8 +6890,8 @@ static void check_interval(int pid)
     uint64_t seconds = options.interval / NSEC;
     char word[21], name[64], other[64];
 
-    if (seconds == 0 || options.decimals != 0 || !comm_of(pid, name, sizeof(name)) ||
-        !comm_of((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
+    if (seconds == 0 || options.decimals != 0 || !source->comm_of(pid, name, sizeof(name)) ||
+        !source->comm_of((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
         return;
     snprintf(word, sizeof(word), "%" PRIu64, seconds);
     usage_error("interval \"", word, "\": a process; pids of -p have commas between them");
@@ -6801,6 +6991,7 @@ static void parse_options(int argc, char **argv)
     }
     parse_operands(argv + optind);
     check_combinations();
+    source = is_recorded() ? &recorded_host : &this_host;
     if (is_recorded())
         return;
     open_procfs();
@@ -6847,16 +7038,6 @@ static void report(uint64_t start, uint64_t end, bool last)
     static bool said;             /* that there is no guest */
     char stamp[64];
 
-    if (is_recorded()) {
-        recall_present(start, end);
-    } else {
-        last |= report_changes(start); /* nothing that was in the buffers follows any more */
-        find_ended(options.npids != 0 || reading.gap > start);
-        scan_machines();
-        scan_processes(true);
-        see_present(end);
-        name_guests();
-    }
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
     report_lost(start);
@@ -6873,11 +7054,21 @@ static void report(uint64_t start, uint64_t end, bool last)
     if (is_recorded())
         limit_lines(nrows);
     write_out(&t);
-    if (!is_recorded()) {
-        forget_threads(end);
-        forget_guests(end);
-    }
     clear_counts();
+}
+
+/* Looks at this host as an interval ends, and reports that. */
+static void report_interval(uint64_t start, uint64_t end, bool last)
+{
+    last |= report_changes(start); /* nothing that was in the buffers follows any more */
+    find_ended(options.npids != 0 || reading.gap > start);
+    scan_machines();
+    scan_processes(true);
+    see_present(end);
+    name_guests();
+    report(start, end, last);
+    forget_threads(end);
+    forget_guests(end);
 }
 
 /* Whether all processes of -p have ended, and there is no event of them to report. */
@@ -6889,7 +7080,7 @@ static bool is_over(void)
         if (world.guests[i]->asked && world.guests[i]->gone == 0)
             return false;
     }
-    drain(now(CLOCK_MONOTONIC));
+    drain_buffers(now(CLOCK_MONOTONIC));
     reading.drained = end;
     for (size_t i = 0; i < world.space; i++) {
         if (world.threads[i] != NULL && world.threads[i]->active)
@@ -6919,14 +7110,14 @@ static void report_host(void)
             wait_for_events(end, &unblocked);
             uint64_t t = now(CLOCK_MONOTONIC);
             over = t >= end;
-            drain(over ? end : t);
+            drain_buffers(over ? end : t);
             note_changes();
             if (trace.changed)
                 mend_instance();
             if (world.fresh)
                 find_vcpus(false);
         }
-        report(end - options.interval, end, n + 1 == options.count);
+        report_interval(end - options.interval, end, n + 1 == options.count);
         if (options.npids != 0 && is_over())
             break;
     }
@@ -6968,6 +7159,7 @@ static void report_recording(void)
         if (more)
             limit_quiet(end, next_time() < input.until ? next_time() : input.until);
         last = !more || ++n == options.count;
+        recall_present(start, end);
         report(start, end, last);
     } while (!last);
 }

@@ -465,6 +465,7 @@ static void fuzz_recording(const uint8_t *data, size_t size)
     must(ftruncate(file, 0) == 0 && pwrite(file, data, size, 0) == (ssize_t)size);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
     options.read = path;
+    source = &recorded_host;
     report_recording();
     leave(reading.lossy ? 3 : 0);
 }

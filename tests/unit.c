@@ -196,6 +196,7 @@ static void is_fatal(void (*body)(void), const char *line, const char *name)
 static void make_streams(size_t n)
 {
     options.read = NULL;
+    source = &this_host;
     reading.chunk = reading.page.size;
     reading.nstreams = n;
     reading.streams = create(n * sizeof(*reading.streams));
@@ -316,13 +317,14 @@ static void clear(void)
     options.stamp = 0;
     options.decimals = 0;
     options.read = NULL;
+    source = &this_host;
     options.table = USUAL;
 }
 
 /* Makes the thread tid of process pid known, which runs vCPU id, or one that its events tell. */
 static void add_thread(int tid, int pid, long id)
 {
-    struct thread *t = thread_of(tid, pid, 0);
+    struct thread *t = thread_of(tid, guest_of(pid, 0));
 
     t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
     t->fresh = world.fresh = false;
@@ -390,6 +392,7 @@ static void open_copy(const char *path, enum host host)
     free(bytes);
     snprintf(copy, sizeof(copy), "/proc/self/fd/%d", fd);
     options.read = copy;
+    source = &recorded_host;
     open_input();
     read_header();
     close(fd);
@@ -412,7 +415,7 @@ static void make_live(void)
     size_t n = reading.nstreams;
 
     for (size_t i = 0; i < input.nowners; i++)
-        recall_thread(input.owners[i].tid); /* as if they had been seen before */
+        recalled_thread_of(input.owners[i].tid, 0); /* as if they had been seen before */
     free(reading.heap);
     make_streams(n);
     for (size_t i = 0; i < n; i++) {
@@ -524,7 +527,7 @@ static void read_until(uint64_t until)
 {
     for (int cpu = 0; cpu < (int)reading.nstreams; cpu++)
         end_page(cpu);
-    drain(until);
+    drain_buffers(until);
 }
 
 /* kvm_exit of tid on VMX. */
@@ -619,7 +622,10 @@ static const struct difference *difference_in(const struct kvm_row *row, enum co
 /* Counts all that the streams have. */
 static void count_all(void)
 {
-    drain(UINT64_MAX);
+    if (source == &recorded_host)
+        drain(UINT64_MAX);
+    else
+        drain_buffers(UINT64_MAX);
     settle_exits(UINT64_MAX);
     find_vcpus(true);
 }
@@ -1202,11 +1208,11 @@ static void test_until(void)
     put(1, 300, &leaving);
     read_until(100);
     ok(counts_of(TID, 0)[EXITS] == 0, "an event counts after its time only");
-    drain(200);
+    drain_buffers(200);
     ok(counts_of(TID, 0)[EXITS] == 2, "events count that are stamped before the end");
-    drain(201);
+    drain_buffers(201);
     ok(counts_of(TID, 0)[EXITS] == 3, "an event stamped at the end counts the next time");
-    drain(UINT64_MAX);
+    drain_buffers(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 4, "all events count once");
     put(0, 400, &leaving);
     put(1, 400, &leaving);
@@ -1214,10 +1220,10 @@ static void test_until(void)
     end_page(1);
     int fd = reading.streams[0].fd;
     reading.streams[0].fd = -1; /* poll() says nothing of it */
-    drain(UINT64_MAX);
+    drain_buffers(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 5, "a CPU is read if poll() says that it has events");
     reading.streams[0].fd = fd;
-    drain(UINT64_MAX);
+    drain_buffers(UINT64_MAX);
     ok(counts_of(TID, 0)[EXITS] == 6, "and else the next time");
 }
 
@@ -1232,7 +1238,7 @@ static void test_until_alone(void)
         put(0, time, &leaving);
     read_until(150);
     ok(counts_of(TID, 0)[EXITS] == 50, "one CPU's events count up to the end only");
-    drain(200);
+    drain_buffers(200);
     ok(counts_of(TID, 0)[EXITS] == 100, "and the others the next time");
 }
 
@@ -1265,7 +1271,7 @@ static enum counter column_of(const struct sent *e)
     uint8_t record[EVENT];
     struct stream s = {.next = {.time = 1, .data = record, .size = EVENT}};
     enum counter found = NCOUNTERS;
-    struct thread *t = thread_of(TID, TID, 0);
+    struct thread *t = thread_of(TID, guest_of(TID, 0));
     uint64_t sum = 0;
 
     /* As if the thread were new. */
@@ -1619,7 +1625,7 @@ static void test_moved(void)
     options.write = "a recording";
     save_thread(t);
     t->seen = 1; /* as debugfs tells */
-    ok(find_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
+    ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
     save_thread(t);
     options.write = NULL;
     const uint8_t *entries = (const uint8_t *)t->guest->ended.s;
@@ -1977,7 +1983,7 @@ static void count_page(uint32_t header, uint64_t commit)
     memcpy(p + 8, &commit, 8);
     memcpy(p + HEADER, &header, 4);
     if (pwrite(reading.streams[0].fd, p, PAGE, 0) == PAGE)
-        drain(UINT64_MAX);
+        drain_buffers(UINT64_MAX);
 }
 
 static void count_senseless_page(void)
