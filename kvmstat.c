@@ -197,7 +197,7 @@ struct tally {
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
-    bool here;                  /* a virtual machine has it now */
+    bool present;               /* a virtual machine has it now */
     int instance;               /* -m: its id in PCP; 0: none yet */
     bool found;                 /* the look that is under way has seen it */
     uint64_t first;             /* end of the first interval at whose end it was there, or 0;
@@ -219,9 +219,9 @@ struct guest {
     bool former;         /* its pid is that of another process by now */
     bool reused;         /* -m: its pid was that of another guest before */
     uint64_t gone;       /* when the process was found to have ended; 0 if it was not */
-    bool busy;           /* it has threads that may have events to come */
+    bool has_threads;    /* that may have events to come */
     bool forgotten;      /* it is about to be freed */
-    bool look;           /* one of its threads' vCPUs is being looked for */
+    bool looked_for;     /* one of its threads' vCPUs is being looked for */
     bool stale;          /* it may have other vCPUs than those that are known */
     uint64_t unsettled;  /* until then a virtual machine may be made that was announced */
     size_t machines;     /* descriptors of virtual machines that it has */
@@ -245,6 +245,13 @@ enum last_exit {
     OTHER    /* in mmiox if a kvm_mmio follows, else in none */
 };
 
+/* How it is known which vCPU a thread runs. */
+enum knowledge {
+    FOUND, /* it was looked for; or was not yet, or in vain: then nothing tells */
+    TOLD,  /* its events carry the vCPU's number */
+    MIXED  /* they do not, and it ran more than one; or its recording says that nothing told */
+};
+
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
     int tid;              /* its id */
@@ -253,10 +260,9 @@ struct thread {
     struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
     struct tally *tally;  /* where its events count: in vcpu, or in pending */
     struct tally pending; /* counts that no event has given to a vCPU yet */
-    long seen;            /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
-    bool told;            /* its events carry the vCPU's number */
-    bool moved;           /* they do not, and it ran more than one (-r: or nothing told which) */
-    bool fresh;           /* new since vCPUs were last looked for */
+    enum knowledge known; /* how vcpu is known */
+    long ran_last;        /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
+    bool is_new;          /* vCPUs were not looked for since its first event */
     bool active;          /* it had an event since the last report */
     enum last_exit last_exit;   /* what is known of its last exit */
     bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
@@ -381,7 +387,7 @@ struct owner {
     uint32_t order;      /* of the recording's entries: the first of a thread is right */
     struct guest *guest; /* its process */
     struct vcpu *vcpu;   /* the vCPU that it ran; NULL if that is not told */
-    bool moved;          /* as thread.moved */
+    bool mixed;          /* as MIXED of a thread */
 };
 
 /* How an exit reason is counted. */
@@ -527,7 +533,7 @@ static struct {
     size_t space;                /* slots of the table, a power of two */
     uint64_t odd;                /* the table's multiplier, which nobody else knows */
     size_t nvcpus;               /* how many all guests have */
-    bool fresh;                  /* a thread is new since vCPUs were last looked for */
+    bool any_new;                /* a thread is_new */
     int proc;                    /* the root of procfs */
     int debugfs;                 /* directory kvm of debugfs, or -1 */
     int uevents;                 /* netlink: tells of virtual machines that are made; or -1 */
@@ -1618,7 +1624,7 @@ static void check_shortage(void)
 }
 
 /* read_file(), which notes a shortage. */
-static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
+static ssize_t read_host_file(int dir, const char *path, char *buf, size_t size)
 {
     ssize_t n = read_file(dir, path, buf, size);
 
@@ -1628,7 +1634,7 @@ static ssize_t see_file(int dir, const char *path, char *buf, size_t size)
 }
 
 /* open_dir(), which notes a shortage. */
-static DIR *see_dir(int dir, const char *path)
+static DIR *open_host_dir(int dir, const char *path)
 {
     DIR *d = open_dir(dir, path);
 
@@ -1638,7 +1644,7 @@ static DIR *see_dir(int dir, const char *path)
 }
 
 /* readdir(), which notes a shortage; there is no entry if d is NULL. */
-static struct dirent *see_entry(DIR *d)
+static struct dirent *next_host_entry(DIR *d)
 {
     struct dirent *e = NULL;
 
@@ -1768,7 +1774,7 @@ static struct {
     pid_t *pid;              /* the one of these that has the other end of fd */
     uint64_t patience;       /* nanoseconds that may still be waited for it: ... */
     uint64_t grown;          /* ... as of that time of CLOCK_MONOTONIC */
-    bool told;               /* it was said that a name is missing, and one still is */
+    bool said;               /* that a name is missing, and one still is */
     bool changed;            /* -m: a guest got another name than it had */
 } naming = {.fd = -1};
 
@@ -1909,11 +1915,11 @@ static void name_guest(struct guest *g)
     bool late = error == ETIMEDOUT || error == EBUSY;
 
     g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + NAME_AGAIN : 1;
-    if (error != 0 && !naming.told)
+    if (error != 0 && !naming.said)
         complain(
             "/proc/%d/cmdline: %s (the process's name stands for the guest's until it is read)",
             g->pid, late ? "no answer in time" : strerror(error));
-    naming.told |= error != 0;
+    naming.said |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
     if (*answer.name == '\0' && !source->comm_of(g->pid, answer.name, sizeof(answer.name)))
@@ -1936,7 +1942,7 @@ static void name_guests(void)
             name_guest(g);
         missing |= g->ask_at != 0;
     }
-    naming.told &= missing;
+    naming.said &= missing;
 }
 
 /* A recording has more than is told apart: says so, once. */
@@ -1987,7 +1993,7 @@ static uint64_t stat_field(int dir, int n)
 {
     char text[1024], *s = NULL;
 
-    if (see_file(dir, "stat", text, sizeof(text)) > 0)
+    if (read_host_file(dir, "stat", text, sizeof(text)) > 0)
         s = strrchr(text, ')'); /* its name, field 2, may have any others in it */
     for (; n > 2 && s != NULL; n--)
         s = strchr(s + 1, ' ');
@@ -2026,7 +2032,7 @@ static int process_then(int tid, uint64_t time)
         return 0;
     uint64_t started = start_of(dir);
     if (started != 0 && started <= to_ticks(time) &&
-        see_file(dir, "status", status, sizeof(status)) > 0)
+        read_host_file(dir, "status", status, sizeof(status)) > 0)
         tgid = strstr(status, "\nTgid:");
     close(dir);
     return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
@@ -2236,7 +2242,7 @@ static bool has_vcpu(const struct guest *g, long id)
 {
     size_t i = vcpu_place(g, id);
 
-    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->here;
+    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->present;
 }
 
 /* The vCPU of g with the given number, new if need be. */
@@ -2333,7 +2339,7 @@ static struct thread *thread_of(int tid, struct guest *g)
     if (t->guest == NULL) {
         t->guest = g;
         t->tally = &t->pending;
-        t->fresh = world.fresh = true;
+        t->is_new = world.any_new = true;
     }
     return t;
 }
@@ -2387,14 +2393,14 @@ static struct thread *recalled_thread_of(int tid, uint64_t time)
         note_partial();
     if (g->pid == 0 || g->nthreads == MAX_THREADS || is_recording_full(world.nthreads)) {
         t = thread_of(-1 - g->pid, g);
-        t->moved = true;
+        t->known = MIXED;
         return t;
     }
     g->nthreads++;
     t = thread_of(tid, g);
     if (o != NULL && o->guest == g) { /* else its id came into use again */
-        t->vcpu = o->moved ? NULL : o->vcpu;
-        t->moved = o->moved;
+        t->vcpu = o->mixed ? NULL : o->vcpu;
+        t->known = o->mixed ? MIXED : FOUND;
     }
     return t;
 }
@@ -2499,15 +2505,15 @@ static void give_counts(struct thread *t, struct vcpu *v)
 /* An event says that t runs the vCPU with number id. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->tid < 0 || (t->told && t->vcpu->id == id))
+    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id))
         return;
     t->vcpu = vcpu_of(t->guest, id);
     give_counts(t, t->vcpu);
-    if (!t->told && t->pending.since != 0) {
+    if (t->known != TOLD && t->pending.since != 0) {
         t->vcpu->tally.open = t->pending.open;
         t->vcpu->tally.since = t->pending.since;
     }
-    t->told = true;
+    t->known = TOLD;
     t->tally = &t->vcpu->tally;
 }
 
@@ -2538,9 +2544,9 @@ static long only_vcpu(const struct guest *g)
     long id = -1;
 
     for (size_t i = 0; i < g->nvcpus; i++) {
-        if (g->vcpus[i]->here && id >= 0)
+        if (g->vcpus[i]->present && id >= 0)
             return -1;
-        if (g->vcpus[i]->here)
+        if (g->vcpus[i]->present)
             id = g->vcpus[i]->id;
     }
     return id;
@@ -2552,50 +2558,51 @@ static int last_thread(const struct vm *m, long id)
     char path[96], text[32];
 
     snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-    return see_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10) : -1;
+    return read_host_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
+                                                                       : -1;
 }
 
 /*
  * Notes, for threads whose vCPU is looked for, which of m's vCPUs debugfs says that they ran
  * last.  That tells also whose m is, if nothing else does.
  */
-static void see_threads(struct vm *m)
+static void match_threads(struct vm *m)
 {
     for (size_t i = 0; i < m->nvcpus; i++) {
         long id = m->vcpus[i];
         struct thread *t = known_thread(last_thread(m, id));
-        if (t == NULL || t->guest == NULL || !t->guest->look)
+        if (t == NULL || t->guest == NULL || !t->guest->looked_for)
             continue;
-        if (!m->sure && t->guest != m->guest && t->seen == -1 && has_vcpu(t->guest, id))
+        if (!m->sure && t->guest != m->guest && t->ran_last == -1 && has_vcpu(t->guest, id))
             m->guest = t->guest;
         if (t->guest == m->guest)
-            t->seen = t->seen == -1 || t->seen == id ? id : UNKNOWN_VCPU;
+            t->ran_last = t->ran_last == -1 || t->ran_last == id ? id : UNKNOWN_VCPU;
     }
 }
 
-/* see_threads() of all machines that may have such threads, and whose owner is sure or is not. */
-static void see_all_threads(bool sure)
+/* match_threads() of all machines that may have such threads, and whose owner is sure or is not. */
+static void match_all_threads(bool sure)
 {
     for (size_t i = 0; i < world.nvms; i++) {
         struct vm *m = &world.vms[i];
-        if (m->sure == sure && (!sure || m->guest->look))
-            see_threads(m);
+        if (m->sure == sure && (!sure || m->guest->looked_for))
+            match_threads(m);
     }
 }
 
 /*
- * source.find_vcpu, from what see_threads() noted, the thread's name, or there being only one
+ * source.find_vcpu, from what match_threads() noted, the thread's name, or there being only one
  * vCPU.
  */
 static struct vcpu *find_host_vcpu(struct thread *t)
 {
     struct vcpu *before = t->vcpu;
-    long id = t->seen;
+    long id = t->ran_last;
 
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* It ran two of them: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
-        t->moved = true;
+        t->known = MIXED;
         return NULL;
     }
     if (id < 0 && before != NULL)
@@ -2614,8 +2621,8 @@ static struct vcpu *recall_vcpu(struct thread *t)
 {
     long id = -1;
 
-    if (t->moved || t->vcpu != NULL)
-        return t->moved ? NULL : t->vcpu;
+    if (t->known == MIXED || t->vcpu != NULL)
+        return t->known == MIXED ? NULL : t->vcpu;
     if ((id = vcpu_by_name(t->tid)) < 0)
         id = only_vcpu(t->guest);
     if (id >= 0)
@@ -2681,11 +2688,11 @@ struct descriptors {
 /* Adds to f what the descriptors in fd, of the task in dir, tell; false if they cannot be read. */
 static bool read_table(int dir, struct descriptors *f)
 {
-    DIR *d = see_dir(dir, "fd");
+    DIR *d = open_host_dir(dir, "fd");
     struct dirent *e;
     size_t n = 0;
 
-    while (has_time() && (e = see_entry(d)) != NULL) {
+    while (has_time() && (e = next_host_entry(d)) != NULL) {
         const char *what = kvm_descriptor(dirfd(d), e->d_name);
         int id = strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
         n++;
@@ -2724,10 +2731,10 @@ static bool is_same(int tid, int other, int fd)
 static void read_descriptors(int pid, int dir, struct descriptors *f)
 {
     int last = read_table(dir, f) ? pid : 0;
-    DIR *d = see_dir(dir, "task");
+    DIR *d = open_host_dir(dir, "task");
     struct dirent *e;
 
-    while (has_time() && (e = see_entry(d)) != NULL) {
+    while (has_time() && (e = next_host_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
         if (tid > 0 && reading.start == 0)
             *birth_of(tid) = (struct birth){tid, pid};
@@ -2754,7 +2761,7 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
         vcpu_of(g, f->vcpus[i])->found = true;
     for (size_t i = 0; i < g->nvcpus; i++) {
         struct vcpu *v = g->vcpus[i];
-        v->here = v->found || (v->here && !all);
+        v->present = v->found || (v->present && !all);
         v->found = false;
     }
     if (!all)
@@ -2813,11 +2820,11 @@ static void search_processes(void)
     struct dirent *e = NULL;
 
     if (world.search == NULL && world.search_again) {
-        world.search = see_dir(world.proc, ".");
+        world.search = open_host_dir(world.proc, ".");
         world.search_again = world.search == NULL;
     }
     while (world.search != NULL && has_time()) {
-        if ((e = see_entry(world.search)) == NULL) {
+        if ((e = next_host_entry(world.search)) == NULL) {
             closedir(world.search);
             world.search = NULL;
         } else if (parse_int(e->d_name) > 0) {
@@ -2836,11 +2843,11 @@ static int compare_vms(const void *a, const void *b)
 /* Reads which vCPUs m's directory has. */
 static void read_directory(struct vm *m)
 {
-    DIR *d = see_dir(world.debugfs, m->name);
+    DIR *d = open_host_dir(world.debugfs, m->name);
     struct dirent *e;
 
     m->nvcpus = 0;
-    while ((e = see_entry(d)) != NULL) {
+    while ((e = next_host_entry(d)) != NULL) {
         int id = strncmp(e->d_name, "vcpu", 4) == 0 ? parse_int(e->d_name + 4) : -1;
         if (id >= 0) {
             m->vcpus = grow(m->vcpus, m->nvcpus, sizeof(*m->vcpus));
@@ -2909,7 +2916,7 @@ static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
 /* Reads the directory kvm of debugfs anew. */
 static void scan_vms(void)
 {
-    DIR *d = see_dir(world.debugfs, ".");
+    DIR *d = open_host_dir(world.debugfs, ".");
     struct vm *old = world.vms;
     size_t nold = world.nvms;
     struct dirent *e;
@@ -2918,7 +2925,7 @@ static void scan_vms(void)
         return;
     world.vms = NULL;
     world.nvms = 0;
-    while ((e = see_entry(d)) != NULL)
+    while ((e = next_host_entry(d)) != NULL)
         add_vm(e, old, nold);
     closedir(d);
     if (world.nvms > 1)
@@ -2947,7 +2954,7 @@ static void check_vms(void)
         if (lost && !m->searched && options.npids == 0)
             m->searched = world.search_again = true;
         for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
-            vcpu_of(m->guest, m->vcpus[j])->here = true;
+            vcpu_of(m->guest, m->vcpus[j])->present = true;
     }
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->stale |= world.guests[i]->machines > world.guests[i]->directories;
@@ -3061,13 +3068,13 @@ static void scan_processes(bool thorough)
 }
 
 /* Notes which vCPUs are there at the end of an interval. */
-static void see_present(uint64_t end)
+static void note_present(uint64_t end)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         const struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus && g->gone == 0; j++) {
             struct vcpu *v = g->vcpus[j];
-            if (!v->here)
+            if (!v->present)
                 continue;
             v->last = end;
             if (v->first == 0)
@@ -3086,20 +3093,20 @@ static void recall_present(uint64_t start, uint64_t end)
         struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
-            v->here =
+            v->present =
                 v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start));
         }
     }
 }
 
-/* Whether t's vCPU is to be looked for: its events do not tell it, and it counted or is fresh. */
+/* Whether t's vCPU is to be looked for: its events do not tell it, and it counted or is new. */
 static bool is_looked_for(const struct thread *t, bool settling)
 {
-    return t != NULL && !t->told && (settling ? t->active : t->fresh);
+    return t != NULL && t->known != TOLD && (settling ? t->active : t->is_new);
 }
 
 /*
- * Finds the vCPUs of the threads whose events do not tell them: of the fresh ones
+ * Finds the vCPUs of the threads whose events do not tell them: of the new ones
  * now, before they may be gone, or, if settling, of all that counted something,
  * and gives their counts to them, or to the row `?'.
  */
@@ -3112,19 +3119,19 @@ static void find_vcpus(bool settling)
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (is_looked_for(t, settling)) {
-            t->guest->look = any = true;
-            t->seen = -1;
+            t->guest->looked_for = any = true;
+            t->ran_last = -1;
         }
     }
     if (any && !settling)
-        scan_machines(); /* a fresh thread's may be new, too */
+        scan_machines(); /* a new thread's may be new, too */
     if (any)
-        see_all_threads(true);
+        match_all_threads(true);
     /* Only now: it takes longer, and the machine may soon be gone. */
     if (any && !settling)
         scan_processes(false);
     if (any)
-        see_all_threads(false);
+        match_all_threads(false);
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
@@ -3133,11 +3140,11 @@ static void find_vcpus(bool settling)
             struct vcpu *v = source->find_vcpu(t);
             if (settling)
                 give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU));
-            t->guest->look = false;
+            t->guest->looked_for = false;
         }
-        t->fresh = false;
+        t->is_new = false;
     }
-    world.fresh = false;
+    world.any_new = false;
 }
 
 static void free_guest(struct guest *g)
@@ -3176,7 +3183,7 @@ static void forget_threads(uint64_t end)
     size_t dropped = 0;
 
     for (size_t i = 0; i < world.nguests; i++)
-        world.guests[i]->busy = false;
+        world.guests[i]->has_threads = false;
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
@@ -3192,7 +3199,7 @@ static void forget_threads(uint64_t end)
             t->tid = 0;
             dropped++;
         } else {
-            t->guest->busy = true;
+            t->guest->has_threads = true;
         }
         t->active = false;
     }
@@ -3208,7 +3215,7 @@ static void forget_guests(uint64_t end)
     /* All of these first: what fails in there ends kvmstat, which looks at all guests then. */
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        g->forgotten = g->gone != 0 && g->gone <= end && !g->busy;
+        g->forgotten = g->gone != 0 && g->gone <= end && !g->has_threads;
         if (g->forgotten)
             save_guest(g);
     }
@@ -3229,7 +3236,7 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 
     for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
         counted |= v->tally.counts[i] != 0;
-    return g->asked && (counted || (g->gone == 0 && v->here));
+    return g->asked && (counted || (g->gone == 0 && v->present));
 }
 
 /*
@@ -3508,7 +3515,7 @@ static void end_thread(struct thread *t)
         return;
     settle_exit(t);
     long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
-    if (!t->told)
+    if (t->known != TOLD)
         give_counts(t, vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id));
     save_thread(t);
     free(t->pending.keys);
@@ -3831,7 +3838,7 @@ static size_t unify_entries(struct text *t)
 static void save_thread(const struct thread *t)
 {
     static bool said; /* that a guest has more threads than are told */
-    bool known = t->vcpu != NULL && (t->told || !t->moved);
+    bool known = t->vcpu != NULL && t->known != MIXED;
 
     if (options.write == NULL || t->guest == NULL || !t->guest->asked)
         return;
@@ -3864,7 +3871,7 @@ static int early_thread(const struct guest *g, long id)
         const struct vm *m = &world.vms[i];
         int tid = m->guest == g && has_directory(m, id) ? last_thread(m, id) : 0;
         const struct thread *t = known_thread(tid);
-        if (tid > 0 && (t == NULL || !t->moved))
+        if (tid > 0 && (t == NULL || t->known != MIXED))
             return tid;
     }
     return 0;
@@ -4062,7 +4069,7 @@ static void finish_recording(void)
     if (output.dir < 0 || reading.start == 0 || begun)
         return;
     begun = true;
-    see_present(reading.drained);
+    note_present(reading.drained);
     for (size_t i = 0; i < world.space; i++) {
         if (world.threads[i] != NULL)
             save_thread(world.threads[i]);
@@ -4264,7 +4271,7 @@ static struct {
     uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
     int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
     uint64_t lost;         /* events, since the start */
-    bool told;             /* it was said that there is no file, and there still is none */
+    bool said;             /* that there is no file, and there still is none */
 } metrics = {.dir = -1, .fd = -1};
 
 /* What to do if the file cannot be made, as errno tells. */
@@ -4521,7 +4528,7 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
 
     uint64_t present = 0;
     for (size_t i = 0; i < n; i++)
-        present += rows[i].guest->gone == 0 && rows[i].vcpu->here;
+        present += rows[i].guest->gone == 0 && rows[i].vcpu->present;
     values[at++].value = present;
     values[at++].value = metrics.lost;
     values[at++].value = options.interval;
@@ -4700,9 +4707,9 @@ static void lose_metrics(void)
 
     remove_metrics();
     errno = error;
-    if (!metrics.told)
+    if (!metrics.said)
         complain("%s: no metrics: %s (%s)", metrics.name, strerror(error), metrics_remedy());
-    metrics.told = true;
+    metrics.said = true;
 }
 
 /* Adds what the interval counted, and gives that to Performance Co-Pilot. */
@@ -4723,7 +4730,7 @@ static void report_metrics(void)
     }
     if ((!same || again) && replace_metrics(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
-        metrics.told = naming.changed = false;
+        metrics.said = naming.changed = false;
     } else if (same) {
         set_values(f, rows, n); /* also if there is no room for two, which the next report tries */
     } else {
@@ -5123,8 +5130,8 @@ static size_t put_threads(struct text *t)
         if (!world.guests[i]->asked || world.guests[i]->gone != 0)
             continue;
         snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
-        DIR *d = see_dir(world.proc, path);
-        while ((e = see_entry(d)) != NULL) {
+        DIR *d = open_host_dir(world.proc, path);
+        while ((e = next_host_entry(d)) != NULL) {
             if (parse_int(e->d_name) <= 0)
                 continue;
             put_bytes(t, e->d_name, strlen(e->d_name));
@@ -5479,7 +5486,8 @@ static void check_module(void)
 
     for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
         snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        if (events[i].wanted && see_file(trace.dir, path, on, sizeof(on)) < 0 && errno == ENOENT)
+        if (events[i].wanted && read_host_file(trace.dir, path, on, sizeof(on)) < 0 &&
+            errno == ENOENT)
             *on = '0';
     }
     if (*on == '0') {
@@ -5591,7 +5599,7 @@ static void start_tracing(void)
     trace.touched.size = trace.ntouched = 0;
     /* Only now: who makes or removes an instance meanwhile makes that write wait. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
-    see_present(reading.start);
+    note_present(reading.start);
     keep_capabilities(needed_capabilities());
 }
 
@@ -5624,7 +5632,7 @@ static void add_overrun(struct stream *s)
     uint64_t total;
 
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (see_file(trace.dir, path, text, sizeof(text)) < 0) {
+    if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
         if (world.shortage == 0)
             fail_errno(path);
         s->lost_more = true;
@@ -6108,7 +6116,7 @@ static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
         .order = (uint32_t)input.nowners,
         .guest = g,
         .vcpu = v,
-        .moved = own && v == NULL};
+        .mixed = own && v == NULL};
     input.nowners++;
 }
 
@@ -6128,9 +6136,9 @@ static void sort_owners(void)
             input.owners[kept++] = *o;
         } else if (first->guest == o->guest && first->vcpu == NULL) {
             first->vcpu = o->vcpu;
-            first->moved = o->moved;
+            first->mixed = o->mixed;
         } else if (first->guest == o->guest && o->vcpu != NULL && o->vcpu != first->vcpu) {
-            first->moved = true;
+            first->mixed = true;
         }
     }
     input.nowners = kept;
@@ -7064,7 +7072,7 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     find_ended(options.npids != 0 || reading.gap > start);
     scan_machines();
     scan_processes(true);
-    see_present(end);
+    note_present(end);
     name_guests();
     report(start, end, last);
     forget_threads(end);
@@ -7114,7 +7122,7 @@ static void report_host(void)
             note_changes();
             if (trace.changed)
                 mend_instance();
-            if (world.fresh)
+            if (world.any_new)
                 find_vcpus(false);
         }
         report_interval(end - options.interval, end, n + 1 == options.count);

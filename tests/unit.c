@@ -327,7 +327,7 @@ static void add_thread(int tid, int pid, long id)
     struct thread *t = thread_of(tid, guest_of(pid, 0));
 
     t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
-    t->fresh = world.fresh = false;
+    t->is_new = world.any_new = false;
 }
 
 /* A vCPU that is there, of process pid. */
@@ -337,7 +337,7 @@ static struct vcpu *add_vcpu(int pid, long id)
     struct vcpu *v = vcpu_of(g, id);
 
     g->gone = 0;
-    v->here = id != UNKNOWN_VCPU;
+    v->present = id != UNKNOWN_VCPU;
     return v;
 }
 
@@ -1624,7 +1624,7 @@ static void test_moved(void)
     struct thread *t = known_thread(TID);
     options.write = "a recording";
     save_thread(t);
-    t->seen = 1; /* as debugfs tells */
+    t->ran_last = 1; /* as debugfs tells */
     ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
     save_thread(t);
     options.write = NULL;
@@ -1672,7 +1672,7 @@ static struct thread *make_saved(void)
     static struct thread t;
 
     clear();
-    t = (struct thread){.tid = TID, .told = true, .vcpu = add_vcpu(7, 3)};
+    t = (struct thread){.tid = TID, .known = TOLD, .vcpu = add_vcpu(7, 3)};
     t.guest = guest_of(7, 0);
     options.write = output.name = "web.dat";
     return &t;
