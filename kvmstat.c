@@ -198,6 +198,7 @@ struct tally {
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
     bool present;               /* a virtual machine has it now */
+    bool recent;                /* it was present since the last report */
     int instance;               /* -m: its id in PCP; 0: none yet */
     bool found;                 /* the look that is under way has seen it */
     uint64_t first;             /* end of the first interval at whose end it was there, or 0;
@@ -2237,12 +2238,19 @@ static size_t vcpu_place(const struct guest *g, long id)
     return low;
 }
 
-/* Whether g has a vCPU with the given number now. */
+/* Notes that v is there now, or is not. */
+static void set_present(struct vcpu *v, bool present)
+{
+    v->present = present;
+    v->recent |= present;
+}
+
+/* Whether g has a vCPU with the given number, or had since the last report. */
 static bool has_vcpu(const struct guest *g, long id)
 {
     size_t i = vcpu_place(g, id);
 
-    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->present;
+    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->recent;
 }
 
 /* The vCPU of g with the given number, new if need be. */
@@ -2538,18 +2546,29 @@ static long vcpu_by_name(int tid)
     return -1;
 }
 
-/* The number of the only vCPU that g has; -1 if it has none or more. */
+/*
+ * The number of the only vCPU that g has or, if its process is about to end and has none any
+ * more, had since the last report; -1 if there is none, or more of them.
+ */
 static long only_vcpu(const struct guest *g)
 {
-    long id = -1;
+    const struct vcpu *present = NULL, *recent = NULL;
+    size_t npresent = 0, nrecent = 0;
 
     for (size_t i = 0; i < g->nvcpus; i++) {
-        if (g->vcpus[i]->present && id >= 0)
-            return -1;
-        if (g->vcpus[i]->present)
-            id = g->vcpus[i]->id;
+        const struct vcpu *v = g->vcpus[i];
+        if (v->present) {
+            present = v;
+            npresent++;
+        }
+        if (v->recent) {
+            recent = v;
+            nrecent++;
+        }
     }
-    return id;
+    if (npresent != 0)
+        return npresent == 1 ? present->id : -1;
+    return nrecent == 1 ? recent->id : -1;
 }
 
 /* The thread that ran vCPU id of m last, by debugfs; 0 if there is none, -1 if it does not tell. */
@@ -2761,7 +2780,7 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
         vcpu_of(g, f->vcpus[i])->found = true;
     for (size_t i = 0; i < g->nvcpus; i++) {
         struct vcpu *v = g->vcpus[i];
-        v->present = v->found || (v->present && !all);
+        set_present(v, v->found || (v->present && !all));
         v->found = false;
     }
     if (!all)
@@ -2954,7 +2973,7 @@ static void check_vms(void)
         if (lost && !m->searched && options.npids == 0)
             m->searched = world.search_again = true;
         for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
-            vcpu_of(m->guest, m->vcpus[j])->present = true;
+            set_present(vcpu_of(m->guest, m->vcpus[j]), true);
     }
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->stale |= world.guests[i]->machines > world.guests[i]->directories;
@@ -3093,8 +3112,8 @@ static void recall_present(uint64_t start, uint64_t end)
         struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus; j++) {
             struct vcpu *v = g->vcpus[j];
-            v->present =
-                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start));
+            set_present(v,
+                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start)));
         }
     }
 }
@@ -3264,8 +3283,10 @@ static void clear_counts(void)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        for (size_t j = 0; j < g->nvcpus; j++)
+        for (size_t j = 0; j < g->nvcpus; j++) {
             clear_tally(&g->vcpus[j]->tally);
+            g->vcpus[j]->recent = g->vcpus[j]->present;
+        }
     }
 }
 

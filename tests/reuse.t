@@ -51,10 +51,10 @@ has_threads() {
 start_with_threads() {
 	local wanted=$1 name=$2 try last
 	shift 2
-	read -r last <$last_id
 	for try in {1..200}; do
 		start_guest "$name.$try" -d "$@"
 		out=$tmp/$name.$try.out
+		read -r last <$last_id # so that the next try is another process
 		next_id "$wanted"
 		echo >&"$hold"
 		until_true 5 has_threads "$pid" 2
