@@ -177,7 +177,7 @@ enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
 
 /* What a vCPU's exits, or accesses to a device, were for: a row of -e. */
 struct key {
-    uint64_t id;    /* which; key_name() knows its parts */
+    uint64_t id;    /* which; the table's name_key() knows its parts */
     uint64_t count; /* how often since the last report */
     uint64_t timed; /* how often its end was seen since then */
     uint64_t total; /* of these: nanoseconds in all, */
@@ -468,7 +468,7 @@ static struct {
     int hold;              /* its tracing_on: while it is open nobody can remove the instance */
     int life;              /* the pipe that ends when this process does, or -1 */
     pid_t janitor;         /* the process that then removes the instance; 0 before */
-    struct pollfd *polls;  /* stdout, then world.uevents, then a stream each */
+    struct pollfd *polls;  /* stdout, then view.uevents, then a stream each */
     int inotify;           /* what others do in the instance; or -1 */
     struct watch *watches; /* of its directories */
     size_t nwatches;       /* how many */
@@ -488,6 +488,7 @@ static struct {
     uint64_t drained;        /* all events before were counted */
     uint64_t gap;            /* the latest of the streams' gaps */
     uint64_t mended;         /* when others' changes were last set right; 0: there were none */
+    uint64_t lost;           /* events, of which the reports up to now told */
     size_t nkeys;            /* -e: how many all tallies have */
     bool lossy;              /* some report lost events, or has what is told apart too little */
 } reading;
@@ -525,7 +526,7 @@ static struct {
     struct text guests;      /* the GUEST options of those that are gone */
 } output = {.dir = -1};
 
-/* Everything that is known of guests. */
+/* The guests, and the threads that run their vCPUs. */
 static struct {
     struct guest **guests;       /* in order of pid */
     size_t nguests;              /* how many */
@@ -535,23 +536,29 @@ static struct {
     uint64_t odd;                /* the table's multiplier, which nobody else knows */
     size_t nvcpus;               /* how many all guests have */
     bool any_new;                /* a thread is_new */
-    int proc;                    /* the root of procfs */
-    int debugfs;                 /* directory kvm of debugfs, or -1 */
-    int uevents;                 /* netlink: tells of virtual machines that are made; or -1 */
-    struct vm *vms;              /* in order of inode */
-    size_t nvms;                 /* how many */
-    DIR *search;                 /* of procfs: where the search of all processes is; or NULL */
-    bool search_again;           /* a search is wanted that begins at the first process */
-    uint64_t look_begun;         /* kvmstat's own CPU time when the look that is under way began */
-    uint64_t look_end;           /* the same when it has to end */
-    uint64_t next_look;          /* no look before, but for that of a report */
-    bool cut;                    /* the look had to end before it had seen all ... */
-    int largest;                 /* ... in this process */
-    int shortage;                /* what errno was when the host was short of something; else 0 */
     uint64_t unknown;            /* events since the last report of threads of unknown processes */
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
-    uint8_t pids[MAX_PIDS / 8];  /* -m: a bit for each process id that was a guest's */
-} world; /* all zero, so that it takes no room in the program: main() sets its descriptors */
+} world;
+
+/* What is seen of this host. */
+static struct {
+    int proc;            /* the root of procfs */
+    int debugfs;         /* directory kvm of debugfs, or -1 */
+    int uevents;         /* netlink: tells of virtual machines that are made; or -1 */
+    struct vm *vms;      /* in order of inode */
+    size_t nvms;         /* how many */
+    DIR *search;         /* of procfs: where the search of all processes is; or NULL */
+    bool search_again;   /* a search is wanted that begins at the first process */
+    uint64_t look_begun; /* kvmstat's own CPU time when the look that is under way began */
+    uint64_t look_end;   /* the same when it has to end */
+    uint64_t next_look;  /* no look before, but for that of a report */
+    bool cut;            /* the look had to end before it had seen all ... */
+    int largest;         /* ... in this process */
+    int shortage;        /* what errno was when the host was short of something; else 0 */
+} view = {.proc = -1, .debugfs = -1, .uevents = -1};
+
+/* -m: a bit for each process id that was a guest's. */
+static uint8_t former_pids[MAX_PIDS / 8];
 
 /*
  * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
@@ -601,17 +608,6 @@ static const struct column key_columns[NKEYCOLUMNS] = {
 };
 
 static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
-
-/* By enum table: as -e names them, and what their key is. */
-static const struct {
-    const char *name;    /* in the command line, and over the keys */
-    const char *meaning; /* for -h */
-} tables[NTABLES] = {
-    [USUAL] = {"", NULL},
-    [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it"},
-    [MMIO] = {"mmio", "the guest physical address, and R or W"},
-    [IOPORT] = {"ioport", "the port, and in or out"},
-};
 
 static const char *const field_names[NFIELDS] = {
     [COMMON_PID] = "common_pid",
@@ -1125,7 +1121,7 @@ static void find_clock_offset(void)
     static const char key[] = "monotonic";
     char text[256], *s;
 
-    if (read_file(world.proc, "self/timens_offsets", text, sizeof(text)) > 0 &&
+    if (read_file(view.proc, "self/timens_offsets", text, sizeof(text)) > 0 &&
         (s = strstr(text, key)) != NULL) {
         long long seconds = strtoll(s + strlen(key), &s, 10);
         clock_offset = (uint64_t)seconds * NSEC + (uint64_t)strtoll(s, NULL, 10);
@@ -1213,7 +1209,7 @@ static DIR *open_dir(int dir, const char *path)
 /* Closes all descriptors of this process but these two; false with errno. */
 static bool close_others(int kept, int kept_too)
 {
-    DIR *d = open_dir(world.proc, "self/fd");
+    DIR *d = open_dir(view.proc, "self/fd");
     struct dirent *e;
 
     while (d != NULL && (e = readdir(d)) != NULL) {
@@ -1621,7 +1617,7 @@ static void check_shortage(void)
     }
     if (reading.start == 0)
         fail_errno("guests");
-    world.shortage = errno;
+    view.shortage = errno;
 }
 
 /* read_file(), which notes a shortage. */
@@ -1736,7 +1732,7 @@ static bool host_comm_of(int tid, char *name, size_t size)
 
     snprintf(path, sizeof(path), "%d/comm", tid);
     errno = 0;
-    ssize_t n = read_file(world.proc, path, name, size);
+    ssize_t n = read_file(view.proc, path, name, size);
     if (n > 0)
         name[n - 1] = '\0'; /* the newline */
     return n > 0;
@@ -1779,6 +1775,7 @@ static struct {
     bool changed;            /* -m: a guest got another name than it had */
 } naming = {.fd = -1};
 
+#define MIN_PATIENCE (NSEC / 1000)       /* nanoseconds, to begin with a name */
 #define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; it grows by a tenth of the time */
 #define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds until who gave no answer is asked again */
 #define MAX_COMMAND (6u << 20)           /* bytes that are read: what execve() takes */
@@ -1790,7 +1787,7 @@ static struct answer read_name(int pid, char *command, size_t size)
     char path[64], *name;
 
     snprintf(path, sizeof(path), "%d/cmdline", pid);
-    ssize_t n = read_file(world.proc, path, command, size);
+    ssize_t n = read_file(view.proc, path, command, size);
     /* Of a process that is gone, or that others may not look at, there is none. */
     if (n < 0 && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM)
         answer.error = errno;
@@ -1807,7 +1804,7 @@ static _Noreturn void read_names(int fd)
     char *command = malloc(MAX_COMMAND);
     int pid;
 
-    if (command == NULL || !close_others(fd, world.proc) || chdir("/") != 0)
+    if (command == NULL || !close_others(fd, view.proc) || chdir("/") != 0)
         _exit(1);
     keep_capabilities(1u << SYS_PTRACE); /* where /proc has hidepid */
     while (recv(fd, &pid, sizeof(pid), 0) == (ssize_t)sizeof(pid)) {
@@ -1897,7 +1894,7 @@ static int ask_name(int pid, struct answer *answer)
     if (naming.patience > MAX_PATIENCE)
         naming.patience = MAX_PATIENCE;
     naming.grown = start;
-    if (naming.patience < SHORT_NAP)
+    if (naming.patience < MIN_PATIENCE)
         return EBUSY;
     int error = ask_reader(pid, naming.patience / 4, answer);
     uint64_t spent = now(CLOCK_MONOTONIC) - start;
@@ -1983,7 +1980,7 @@ static int open_task(int tid)
     char name[16];
 
     snprintf(name, sizeof(name), "%d", tid);
-    int dir = openat(world.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int dir = openat(view.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         check_shortage();
     return dir;
@@ -2070,7 +2067,7 @@ static int host_process_of(int tid, uint64_t time)
     if (b->tid == tid)
         return b->pid;
     int pid = process_then(tid, time);
-    if (world.shortage == 0)
+    if (view.shortage == 0)
         *b = (struct birth){tid, pid};
     return pid;
 }
@@ -2195,7 +2192,7 @@ static void meet_host_guest(struct guest *g, uint64_t time)
     g->asked = options.npids == 0;
     identify(g, time);
     if (options.metrics) {
-        uint8_t *byte = &world.pids[(unsigned)g->pid % MAX_PIDS / 8];
+        uint8_t *byte = &former_pids[(unsigned)g->pid % MAX_PIDS / 8];
         uint8_t bit = (uint8_t)(1 << g->pid % 8);
         g->reused = (*byte & bit) != 0;
         *byte |= bit;
@@ -2577,8 +2574,8 @@ static int last_thread(const struct vm *m, long id)
     char path[96], text[32];
 
     snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-    return read_host_file(world.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
-                                                                       : -1;
+    return read_host_file(view.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
+                                                                      : -1;
 }
 
 /*
@@ -2602,8 +2599,8 @@ static void match_threads(struct vm *m)
 /* match_threads() of all machines that may have such threads, and whose owner is sure or is not. */
 static void match_all_threads(bool sure)
 {
-    for (size_t i = 0; i < world.nvms; i++) {
-        struct vm *m = &world.vms[i];
+    for (size_t i = 0; i < view.nvms; i++) {
+        struct vm *m = &view.vms[i];
         if (m->sure == sure && (!sure || m->guest->looked_for))
             match_threads(m);
     }
@@ -2677,9 +2674,9 @@ static bool has_time(void)
 {
     static unsigned asked;
 
-    if (!world.cut && asked++ % 128 == 0)
-        world.cut = now(CLOCK_THREAD_CPUTIME_ID) > world.look_end || is_end_asked();
-    return !world.cut;
+    if (!view.cut && asked++ % 128 == 0)
+        view.cut = now(CLOCK_THREAD_CPUTIME_ID) > view.look_end || is_end_asked();
+    return !view.cut;
 }
 
 /* What the link at path, of a process's descriptor, says it is of KVM's, as vm; "" if nothing. */
@@ -2774,7 +2771,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
 /* Sets which vCPUs g has to what its descriptors tell; if all could not be read, adds these. */
 static void take_descriptors(struct guest *g, const struct descriptors *f)
 {
-    bool all = !world.cut && world.shortage == 0;
+    bool all = !view.cut && view.shortage == 0;
 
     for (size_t i = 0; i < f->nvcpus; i++)
         vcpu_of(g, f->vcpus[i])->found = true;
@@ -2808,8 +2805,8 @@ static void scan_descriptors(struct guest *g)
     take_descriptors(g, &f);
     free(f.vcpus);
     g->large = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
-    if (world.cut)
-        world.largest = g->pid;
+    if (view.cut)
+        view.largest = g->pid;
 }
 
 /* Finds the vCPUs of process pid, unless it is known already. */
@@ -2826,8 +2823,8 @@ static void search_process(int pid)
         take_descriptors(guest_of(pid, now(CLOCK_MONOTONIC)), &f);
     close(dir);
     free(f.vcpus);
-    if (world.cut)
-        world.largest = pid;
+    if (view.cut)
+        view.largest = pid;
 }
 
 /*
@@ -2838,14 +2835,14 @@ static void search_processes(void)
 {
     struct dirent *e = NULL;
 
-    if (world.search == NULL && world.search_again) {
-        world.search = open_host_dir(world.proc, ".");
-        world.search_again = world.search == NULL;
+    if (view.search == NULL && view.search_again) {
+        view.search = open_host_dir(view.proc, ".");
+        view.search_again = view.search == NULL;
     }
-    while (world.search != NULL && has_time()) {
-        if ((e = next_host_entry(world.search)) == NULL) {
-            closedir(world.search);
-            world.search = NULL;
+    while (view.search != NULL && has_time()) {
+        if ((e = next_host_entry(view.search)) == NULL) {
+            closedir(view.search);
+            view.search = NULL;
         } else if (parse_int(e->d_name) > 0) {
             search_process(parse_int(e->d_name));
         }
@@ -2862,7 +2859,7 @@ static int compare_vms(const void *a, const void *b)
 /* Reads which vCPUs m's directory has. */
 static void read_directory(struct vm *m)
 {
-    DIR *d = open_host_dir(world.debugfs, m->name);
+    DIR *d = open_host_dir(view.debugfs, m->name);
     struct dirent *e;
 
     m->nvcpus = 0;
@@ -2895,11 +2892,11 @@ static void find_owner(struct vm *m)
     m->guest = guest_now(pid);
     m->guest->stale = true;
     snprintf(path, sizeof(path), "%d/fd/%s", pid, s);
-    m->sure = strcmp(kvm_descriptor(world.proc, path), "vm") == 0;
+    m->sure = strcmp(kvm_descriptor(view.proc, path), "vm") == 0;
 }
 
 /*
- * Adds the virtual machine whose directory is e to world.vms, with what is known of
+ * Adds the virtual machine whose directory is e to view.vms, with what is known of
  * it from the nold ones at old.
  */
 static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
@@ -2909,13 +2906,13 @@ static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
 
     if (!isdigit((unsigned char)*e->d_name) || strlen(e->d_name) >= sizeof(key.name))
         return;
-    if (fstatat(world.debugfs, e->d_name, &st, 0) != 0) {
+    if (fstatat(view.debugfs, e->d_name, &st, 0) != 0) {
         check_shortage();
         return;
     }
     struct vm *known = nold == 0 ? NULL : bsearch(&key, old, nold, sizeof(key), compare_vms);
-    world.vms = grow(world.vms, world.nvms, sizeof(*world.vms));
-    struct vm *m = &world.vms[world.nvms++];
+    view.vms = grow(view.vms, view.nvms, sizeof(*view.vms));
+    struct vm *m = &view.vms[view.nvms++];
     *m = key;
     if (known != NULL && strcmp(known->name, e->d_name) == 0) {
         *m = *known;
@@ -2935,20 +2932,20 @@ static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
 /* Reads the directory kvm of debugfs anew. */
 static void scan_vms(void)
 {
-    DIR *d = open_host_dir(world.debugfs, ".");
-    struct vm *old = world.vms;
-    size_t nold = world.nvms;
+    DIR *d = open_host_dir(view.debugfs, ".");
+    struct vm *old = view.vms;
+    size_t nold = view.nvms;
     struct dirent *e;
 
     if (d == NULL)
         return;
-    world.vms = NULL;
-    world.nvms = 0;
+    view.vms = NULL;
+    view.nvms = 0;
     while ((e = next_host_entry(d)) != NULL)
         add_vm(e, old, nold);
     closedir(d);
-    if (world.nvms > 1)
-        qsort(world.vms, world.nvms, sizeof(*world.vms), compare_vms);
+    if (view.nvms > 1)
+        qsort(view.vms, view.nvms, sizeof(*view.vms), compare_vms);
     for (size_t i = 0; i < nold; i++) {
         if (old[i].guest != NULL)
             old[i].guest->stale = true;
@@ -2965,13 +2962,13 @@ static void check_vms(void)
 {
     for (size_t i = 0; i < world.nguests; i++)
         world.guests[i]->directories = 0;
-    for (size_t i = 0; i < world.nvms; i++) {
-        struct vm *m = &world.vms[i];
+    for (size_t i = 0; i < view.nvms; i++) {
+        struct vm *m = &view.vms[i];
         bool lost = m->guest == NULL || (m->guest->machines == 0 && !m->guest->stale);
         if (m->guest != NULL)
             m->guest->directories++;
         if (lost && !m->searched && options.npids == 0)
-            m->searched = world.search_again = true;
+            m->searched = view.search_again = true;
         for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
             set_present(vcpu_of(m->guest, m->vcpus[j]), true);
     }
@@ -3000,7 +2997,7 @@ static void expect_machine(int tid)
     int pid = process_of(tid, t);
     struct guest *g = pid == 0 || options.npids != 0 ? known_guest(pid) : guest_now(pid);
 
-    world.search_again |= pid == 0;
+    view.search_again |= pid == 0;
     if (g != NULL) {
         g->unsettled = t + ATTENTIVE;
         g->stale = true;
@@ -3018,7 +3015,7 @@ static bool read_uevents(void)
     ssize_t n;
     bool any = false;
 
-    while ((n = recv(world.uevents, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0 ||
+    while ((n = recv(view.uevents, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0 ||
            (n < 0 && errno == ENOBUFS)) {
         const char *path = n < 0 ? NULL : strchr(text, '@');
         bool made = false;
@@ -3028,13 +3025,13 @@ static bool read_uevents(void)
             made |= strcmp(s, "EVENT=create") == 0;
             tid = strncmp(s, "PID=", 4) == 0 ? parse_int(s + 4) : tid;
         }
-        world.search_again |= n < 0; /* some were dropped */
+        view.search_again |= n < 0; /* some were dropped */
         if (path == NULL || strcmp(path + 1, kvm) != 0 || !made || tid <= 0)
             continue;
         expect_machine(tid);
         any = true;
     }
-    world.search_again |= errno != EAGAIN;
+    view.search_again |= errno != EAGAIN;
     return any;
 }
 
@@ -3052,14 +3049,14 @@ static uint64_t look_limit(void)
  */
 static void scan_machines(void)
 {
-    world.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
-    world.look_end = reading.start == 0 ? UINT64_MAX : world.look_begun + look_limit();
-    world.cut = false;
-    if (world.uevents >= 0)
+    view.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
+    view.look_end = reading.start == 0 ? UINT64_MAX : view.look_begun + look_limit();
+    view.cut = false;
+    if (view.uevents >= 0)
         read_uevents();
     else
-        world.search_again |= options.npids == 0;
-    if (world.debugfs >= 0)
+        view.search_again |= options.npids == 0;
+    if (view.debugfs >= 0)
         scan_vms();
 }
 
@@ -3073,7 +3070,7 @@ static void scan_processes(bool thorough)
     for (int large = 0; large < 2; large++) {
         for (size_t i = 0; i < world.nguests; i++) {
             struct guest *g = world.guests[i];
-            g->stale |= world.debugfs < 0;
+            g->stale |= view.debugfs < 0;
             if (g->gone == 0 && g->asked && g->stale && g->large == large && has_time())
                 scan_descriptors(g);
         }
@@ -3081,9 +3078,9 @@ static void scan_processes(bool thorough)
     check_vms();
     if (thorough)
         search_processes();
-    uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - world.look_begun;
+    uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - view.look_begun;
     bool quick = used < MAX_LOOK / 64 || reading.start == 0;
-    world.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
+    view.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
 }
 
 /* Notes which vCPUs are there at the end of an interval. */
@@ -3133,7 +3130,7 @@ static void find_vcpus(bool settling)
 {
     bool any = false;
 
-    if (!settling && now(CLOCK_MONOTONIC) < world.next_look)
+    if (!settling && now(CLOCK_MONOTONIC) < view.next_look)
         return;
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
@@ -3168,10 +3165,10 @@ static void find_vcpus(bool settling)
 
 static void free_guest(struct guest *g)
 {
-    for (size_t i = 0; i < world.nvms; i++) {
-        if (world.vms[i].guest == g) {
-            world.vms[i].guest = NULL;
-            world.vms[i].sure = false;
+    for (size_t i = 0; i < view.nvms; i++) {
+        if (view.vms[i].guest == g) {
+            view.vms[i].guest = NULL;
+            view.vms[i].sure = false;
         }
     }
     for (size_t i = 0; i < g->nvcpus; i++) {
@@ -3467,6 +3464,43 @@ static uint64_t exit_key(const struct record *r)
     /* RISC-V; or another architecture: what it has names for */
     return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
 }
+
+/* Puts the name of exit reason id in buf: the kernel's, else its number. */
+static void name_reason(uint64_t id, char *buf, size_t size)
+{
+    size_t second = (id & SECOND_SYMBOLS) != 0;
+    uint64_t value = id & ~SECOND_SYMBOLS;
+    size_t i = symbol_index(second, value);
+
+    if (i < symbols[second].n && symbols[second].list[i].value == value)
+        snprintf(buf, size, "%s", symbols[second].list[i].name);
+    else
+        snprintf(buf, size, "0x%" PRIx64, value);
+}
+
+/* Puts the address of key id in buf, and whether it was read or written. */
+static void name_address(uint64_t id, char *buf, size_t size)
+{
+    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
+}
+
+/* Puts the port of key id in buf, and the direction. */
+static void name_port(uint64_t id, char *buf, size_t size)
+{
+    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
+}
+
+/* By enum table. */
+static const struct {
+    const char *name;                                      /* as -e has it, and over the keys */
+    const char *meaning;                                   /* of a key, for -h */
+    void (*name_key)(uint64_t id, char *buf, size_t size); /* as a row shows it */
+} tables[NTABLES] = {
+    [USUAL] = {"", NULL, NULL},
+    [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it", name_reason},
+    [MMIO] = {"mmio", "the guest physical address, and R or W", name_address},
+    [IOPORT] = {"ioport", "the port, and in or out", name_port},
+};
 
 static void key_exit(struct thread *t, struct stream *s)
 {
@@ -3779,9 +3813,11 @@ static int make_directory(char name[static NAME_MAX + 1])
     return dir;
 }
 
-/* Saves the sub-buffer that s read. */
+/* Saves the sub-buffer that s read, unless the recording has failed. */
 static void save_subbuf(struct stream *s)
 {
+    if (output.dir < 0)
+        return;
     if (s->saved < 0)
         s->saved = create_saved();
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
@@ -3888,8 +3924,8 @@ static bool has_directory(const struct vm *m, long id)
 /* The thread that ran vCPU id of g, and no other one, by debugfs; 0 if that does not tell. */
 static int early_thread(const struct guest *g, long id)
 {
-    for (size_t i = 0; i < world.nvms; i++) {
-        const struct vm *m = &world.vms[i];
+    for (size_t i = 0; i < view.nvms; i++) {
+        const struct vm *m = &view.vms[i];
         int tid = m->guest == g && has_directory(m, id) ? last_thread(m, id) : 0;
         const struct thread *t = known_thread(tid);
         if (tid > 0 && (t == NULL || t->known != MIXED))
@@ -4073,7 +4109,7 @@ static bool make_recording(void)
     if (done && unnamed) {
         snprintf(path, sizeof(path), "self/fd/%d", fd);
         done = (dir = make_directory(name)) >= 0 &&
-               linkat(world.proc, path, dir, whole_name, AT_SYMLINK_FOLLOW) == 0;
+               linkat(view.proc, path, dir, whole_name, AT_SYMLINK_FOLLOW) == 0;
     }
     done = done && close(fd) == 0 && is_free() &&
            renameat(dir, whole_name, output.dir, output.file) == 0;
@@ -4291,7 +4327,6 @@ static struct {
     size_t room;           /* vCPUs that fit in that */
     uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
     int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
-    uint64_t lost;         /* events, since the start */
     bool said;             /* that there is no file, and there still is none */
 } metrics = {.dir = -1, .fd = -1};
 
@@ -4551,7 +4586,7 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
     for (size_t i = 0; i < n; i++)
         present += rows[i].guest->gone == 0 && rows[i].vcpu->present;
     values[at++].value = present;
-    values[at++].value = metrics.lost;
+    values[at++].value = reading.lost;
     values[at++].value = options.interval;
     for (int c = 0; c < NCOUNTERS; c++) {
         for (size_t i = 0; i < n; i++)
@@ -4990,7 +5025,7 @@ static bool are_reasons_known(bool software)
 static const char *choose_events(bool software)
 {
     const struct field *exit = events[KVM_EXIT].fields;
-    const enum host_kind host = software                 ? SOFTWARE_HOST
+    const enum host_kind kind = software                 ? SOFTWARE_HOST
                                 : exit[ISA].size != 0    ? X86_HOST
                                 : exit[ESR_EC].size != 0 ? ARM64_HOST
                                                          : OTHER_HOST;
@@ -4998,15 +5033,15 @@ static const char *choose_events(bool software)
     for (int i = 0; i < NEVENTS; i++) {
         struct event_type *type = &events[i];
         const struct use *use = &type->uses[options.table];
-        type->wanted = type->id != 0 && (use->hosts & host) != 0;
+        type->wanted = type->id != 0 && (use->hosts & kind) != 0;
         /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
         if (use->count == tell_vcpu)
             type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
-        if ((use->needed & host) != 0 && !type->wanted)
+        if ((use->needed & kind) != 0 && !type->wanted)
             return type->name;
         if (type->wanted)
             event_of_id[type->id] = type;
-        if (type->wanted && (use->needed & host) != 0)
+        if (type->wanted && (use->needed & kind) != 0)
             parse_symbols(type->print);
     }
     return NULL;
@@ -5151,7 +5186,7 @@ static size_t put_threads(struct text *t)
         if (!world.guests[i]->asked || world.guests[i]->gone != 0)
             continue;
         snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
-        DIR *d = open_host_dir(world.proc, path);
+        DIR *d = open_host_dir(view.proc, path);
         while ((e = next_host_entry(d)) != NULL) {
             if (parse_int(e->d_name) <= 0)
                 continue;
@@ -5237,7 +5272,7 @@ static void open_streams(void)
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
     trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
-    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = world.uevents, .events = POLLIN};
+    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
     watch_streams();
 }
 
@@ -5248,7 +5283,7 @@ static void open_debugfs(void)
 
     if (debugfs < 0)
         return;
-    world.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    view.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(debugfs);
 }
 
@@ -5264,13 +5299,13 @@ static void open_uevents(void)
     } address = {.family = AF_NETLINK, .groups = 1};
     int size = 1 << 20; /* bytes that may wait for us */
 
-    world.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
-    if (world.uevents < 0)
+    view.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
+    if (view.uevents < 0)
         return;
-    setsockopt(world.uevents, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
-    if (bind(world.uevents, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        close(world.uevents);
-        world.uevents = -1;
+    setsockopt(view.uevents, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+    if (bind(view.uevents, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        close(view.uevents);
+        view.uevents = -1;
     }
 }
 
@@ -5284,16 +5319,16 @@ static void open_procfs(void)
     struct stat st;
     ssize_t size;
 
-    if ((world.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
+    if ((view.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
         fail("/proc: not procfs (mount it: mount -t proc nodev /proc)");
-    if (fstatat(world.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
+    if (fstatat(view.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
         fail("user name space: not the host's (run kvmstat as the host's root, in a container "
              "without --userns)");
-    if (fstatat(world.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
+    if (fstatat(view.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
         fail("PID name space: not the host's (run kvmstat on the host, or in a container with "
              "--pid=host)");
     snprintf(pid, sizeof(pid), "%d", (int)getpid());
-    size = readlinkat(world.proc, "self", self, sizeof(self));
+    size = readlinkat(view.proc, "self", self, sizeof(self));
     if (size != (ssize_t)strlen(pid) || memcmp(self, pid, strlen(pid)) != 0)
         fail("/proc: of another PID name space (mount the host's: mount -t proc nodev /proc)");
 }
@@ -5609,7 +5644,7 @@ static void start_tracing(void)
     open_debugfs();
     open_uevents();
     open_streams();
-    world.search_again = options.npids == 0;
+    view.search_again = options.npids == 0;
     scan_machines();
     scan_processes(true);
     watch_instance();
@@ -5654,7 +5689,7 @@ static void add_overrun(struct stream *s)
 
     snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
     if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
-        if (world.shortage == 0)
+        if (view.shortage == 0)
             fail_errno(path);
         s->lost_more = true;
         return;
@@ -5729,7 +5764,7 @@ static bool read_buffer(struct stream *s)
         fail_errno("trace_pipe_raw");
     s->nbytes = (size_t)size;
     s->used = 0;
-    if (output.dir >= 0)
+    if (options.write != NULL)
         save_subbuf(s);
     return true;
 }
@@ -6450,7 +6485,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
     /* With -w few events do not wake kvmstat: it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
     wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
-    if (world.uevents >= 0 && read_uevents()) {
+    if (view.uevents >= 0 && read_uevents()) {
         attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
         due = 0;
     }
@@ -6531,33 +6566,21 @@ static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool k
     *decimals = '\0';
 }
 
-/* The name of the key with the given id, in buf, of the given size. */
-static void key_name(uint64_t id, char *buf, size_t size)
-{
-    size_t second = (id & SECOND_SYMBOLS) != 0;
-    uint64_t value = id & ~SECOND_SYMBOLS;
-
-    if (id == OTHER_KEYS) {
-        snprintf(buf, size, "other");
-    } else if (options.table == MMIO) {
-        snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
-    } else if (options.table == IOPORT) {
-        snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
-    } else {
-        size_t i = symbol_index(second, value);
-        if (i < symbols[second].n && symbols[second].list[i].value == value)
-            snprintf(buf, size, "%s", symbols[second].list[i].name);
-        else
-            snprintf(buf, size, "0x%" PRIx64, value);
-    }
-}
-
 /* Hundredths of a per cent that part is of whole. */
 static uint64_t share(uint64_t part, uint64_t whole)
 {
     if (whole > UINT64_MAX / 10000)
         return part / (whole / 10000);
     return whole == 0 ? 0 : part * 10000 / whole;
+}
+
+/* Puts the name of the key with the given id in buf. */
+static void key_name(uint64_t id, char *buf, size_t size)
+{
+    if (id == OTHER_KEYS)
+        snprintf(buf, size, "other");
+    else
+        tables[options.table].name_key(id, buf, size);
 }
 
 /* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
@@ -6674,7 +6697,7 @@ static void report_lost(uint64_t start)
         else
             continue;
         put_bytes(&t, part, strlen(part));
-        metrics.lost += s->lost;
+        reading.lost += s->lost;
         s->lost = 0;
         s->lost_more = false;
     }
@@ -6692,17 +6715,17 @@ static void report_doubts(void)
         complain("%" PRIu64 " events: of threads that ended before it was known whose they were "
                  "(they are counted nowhere)",
             world.unknown);
-    if (world.cut && !is_end_asked())
+    if (view.cut && !is_end_asked())
         complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
                  "missing; give a longer interval)",
-            world.largest);
-    if (world.shortage != 0)
+            view.largest);
+    if (view.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
-            strerror(world.shortage));
-    reading.lossy |= world.unknown != 0 || world.cut || world.shortage != 0;
+            strerror(view.shortage));
+    reading.lossy |= world.unknown != 0 || view.cut || view.shortage != 0;
     world.unknown = 0;
-    world.cut = false;
-    world.shortage = 0;
+    view.cut = false;
+    view.shortage = 0;
 }
 
 /* Makes widths wide enough for line. */
@@ -7200,7 +7223,6 @@ int main(int argc, char **argv)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             fail("/dev/null: %s", strerror(errno));
     }
-    world.proc = world.debugfs = world.uevents = -1;
     if (getrandom(&world.odd, sizeof(world.odd), GRND_NONBLOCK) < 0)
         world.odd = now(CLOCK_REALTIME);
     world.odd |= 1;

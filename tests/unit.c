@@ -290,8 +290,8 @@ static void clear_world(void)
     free(world.guests);
     memset(&world, 0, sizeof(world));
     world.odd = 1;
-    world.proc = procfs;
-    world.debugfs = world.uevents = -1;
+    view.proc = procfs;
+    view.debugfs = view.uevents = -1;
 }
 
 /* Forgets the host, its guests and its events. */
