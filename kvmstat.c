@@ -62,49 +62,17 @@
 
 #define VERSION "1.3"
 
-#define NSEC 1000000000u          /* nanoseconds a second */
-#define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
-#define MAX_INTERVAL 1000000u     /* seconds: 11 days */
-#define DEFAULT_KIB 2048          /* -b: of buffer for each CPU */
-#define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
-#define NAP (NSEC / 50)           /* nanoseconds between two looks at busy buffers */
-#define SHORT_NAP (NSEC / 1000)   /* the shortest: while new guests are expected to start */
-#define ATTENTIVE (NSEC / 10)     /* nanoseconds: how long after a virtual machine was made */
-#define EAGER 20                  /* looks without a nap, after a quiet time */
-#define HEADER_EVERY 20           /* reports of one row under one header */
-#define LINGER 500                /* tries, 10 ms apart, to remove a busy instance */
-#define DOUBT NSEC                /* nanoseconds, at most, from an exit to its kvm_mmio */
-#define BIRTHS (1u << 16)         /* births of threads and processes that are remembered */
-#define MAX_PIDS (1u << 22)       /* process ids that the kernel can have (PID_MAX_LIMIT) */
-#define MAX_LOOK (NSEC / 4)       /* nanoseconds that a look at the host's processes may take ... */
-#define LOOK_SHARE 4              /* ... and one in this many of the time that looks take in all */
-#define READ_AHEAD (4u << 20)     /* -r: bytes read at a time, of all CPUs together ... */
-#define MAX_READ_AHEAD (1u << 18) /* ... and of one */
-#define MAX_AT_ONCE (64u << 20)   /* ... but of all, where sub-buffers are large, up to this */
-#define HEADER_AHEAD (1u << 14)   /* -r: bytes of the header that are read at a time */
-#define MAX_KNOWN (1u << 15)      /* -r: guests, vCPUs, or threads with events, told apart */
-#define MAX_THREADS (1u << 12)    /* -r: such threads of one guest; as many vCPUs can it have */
-#define MAX_OWNERS (1u << 18)     /* -r: (vCPU, thread) that are told in GUEST options ... */
-#define MAX_ENTRIES (1u << 16)    /* -w: ... and those of one guest */
-#define MAX_COMMANDS (1u << 20)   /* bytes of threads' names that are recorded, or read */
-#define MAX_NAMES (4u << 20)      /* -r: bytes of guests' names */
-#define MAX_QUIET 1000000u        /* -r: reports without an event, in a row; lines without one */
-#define MAX_KEYS 1024u            /* -e: keys of a vCPU that are told apart in an interval */
-#define MAX_ALL_KEYS (1u << 17)   /* -e, -r: those of all vCPUs */
-#define OTHER_KEYS UINT64_MAX     /* -e: the key of those with the least counts beyond MAX_KEYS */
+#define NSEC 1000000000u        /* nanoseconds a second */
+#define DEFAULT_KIB 2048        /* -b: of buffer for each CPU */
+#define BIRTHS (1u << 16)       /* births of threads and processes that are remembered */
+#define MAX_COMMANDS (1u << 20) /* bytes of threads' names that are recorded, or read */
+#define MAX_NAME 1023           /* bytes of a guest's name that are kept */
+#define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
+#define OTHER_KEYS UINT64_MAX   /* -e: the key of those with the least counts beyond MAX_KEYS */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: the key of an exit, while no event has told it yet */
-#define MAX_NAME 1023                /* bytes of a guest's name that are kept */
-#define UNKNOWN_VCPU LONG_MAX        /* a vCPU's number when nothing tells it: the row `?' */
-
-#define TRACEFS_MAGIC 0x74726163    /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
-#define DEBUGFS_MAGIC 0x64626720    /* the same */
-#define SYSFS_MAGIC 0x62656572      /* the same */
-#define PROCFS_MAGIC 0x9fa0         /* the same */
-#define INITIAL_PID_NS 0xeffffffcu  /* the inode of /proc/self/ns/pid there: linux/proc_ns.h */
-#define INITIAL_USER_NS 0xeffffffdu /* the same of /proc/self/ns/user */
 
 /*
- * Types
+ * The model: what is counted of whom, and what events are.  Its state is at the end.
  */
 
 /* A growing text. */
@@ -116,61 +84,6 @@ struct text {
 
 /* What is counted, in the order of the columns. */
 enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTERS };
-
-/* Fields of trace events that are read; field_names[] has their names. */
-enum field_name {
-    COMMON_PID,
-    VCPU_ID,
-    EXIT_REASON,
-    ISA,
-    INFO1,
-    RET,
-    ESR_EC,
-    SCAUSE,
-    REASON,
-    ERRNO,
-    PID,
-    LOAD,
-    TYPE,
-    GPA,
-    RW,
-    PORT,
-    CLONE_FLAGS,
-    SYMBOL, /* whichever it is that print fmt has the first table of names for */
-    NFIELDS
-};
-
-/* Where a value is in an event, or on a sub-buffer's header. */
-struct field {
-    size_t offset; /* bytes from the start */
-    size_t size;   /* bytes: 1, 2, 4 or 8; 0 if there is no such field */
-};
-
-/* A page of a per-CPU buffer as events/header_page describes it. */
-struct page_layout {
-    struct field time;   /* the time stamp that the first event's delta adds to */
-    struct field commit; /* length of the data, and the COMMIT flags */
-    size_t data;         /* where the events start */
-    size_t size;         /* of the page in all, bytes */
-};
-
-/* A place in a sub-buffer. */
-struct subbuf {
-    const uint8_t *data; /* the events */
-    size_t size;         /* bytes of them */
-    size_t at;           /* offset of the next one */
-    uint64_t time;       /* of the last one, in the trace clock's nanoseconds */
-    bool missed;         /* events were lost just before this sub-buffer ... */
-    uint64_t lost;       /* ... so many, if it tells; else 0 */
-};
-
-/* An event. */
-struct record {
-    uint64_t time;                 /* its stamp, in the trace clock's nanoseconds */
-    const uint8_t *data;           /* its fields, common_type first */
-    size_t size;                   /* bytes of them */
-    const struct event_type *type; /* what it is; NULL: not told yet, or kvmstat does not know it */
-};
 
 /* The tables that can be reported: the usual one, and those of -e. */
 enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
@@ -233,12 +146,6 @@ struct guest {
     struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
 };
 
-/* A vCPU that is reported. */
-struct row {
-    const struct guest *guest; /* whose it is */
-    struct vcpu *vcpu;         /* it */
-};
-
 /* How a thread's last exit is counted. */
 enum last_exit {
     SETTLED, /* in its column, or in none */
@@ -271,22 +178,65 @@ struct thread {
     struct stream *exit_stream; /* where the last exit was read */
 };
 
-/* A virtual machine, by its directory in debugfs. */
-struct vm {
-    ino_t inode;         /* the directory's: a new machine of the same name has another */
-    nlink_t links;       /* the directory's: changes when a vCPU is added */
-    char name[32];       /* the directory's: PID-FD */
-    struct guest *guest; /* its process; NULL if that cannot be told */
-    bool sure;           /* FD is a virtual machine of that process's */
-    bool searched;       /* all processes were searched for it */
-    long *vcpus;         /* the numbers of its vCPUs, as its directory has them */
-    size_t nvcpus;       /* how many; none on arm64 and riscv64 */
-};
-
 /* What is known of a thread's start. */
 struct birth {
     int tid; /* the thread; 0: none */
     int pid; /* its process; 0 if nothing tells */
+};
+
+/* Fields of trace events that are read; field_names[] has their names. */
+enum field_name {
+    COMMON_PID,
+    VCPU_ID,
+    EXIT_REASON,
+    ISA,
+    INFO1,
+    RET,
+    ESR_EC,
+    SCAUSE,
+    REASON,
+    ERRNO,
+    PID,
+    LOAD,
+    TYPE,
+    GPA,
+    RW,
+    PORT,
+    CLONE_FLAGS,
+    SYMBOL, /* whichever it is that print fmt has the first table of names for */
+    NFIELDS
+};
+
+/* Where a value is in an event, or on a sub-buffer's header. */
+struct field {
+    size_t offset; /* bytes from the start */
+    size_t size;   /* bytes: 1, 2, 4 or 8; 0 if there is no such field */
+};
+
+/* A page of a per-CPU buffer as events/header_page describes it. */
+struct page_layout {
+    struct field time;   /* the time stamp that the first event's delta adds to */
+    struct field commit; /* length of the data, and the COMMIT flags */
+    size_t data;         /* where the events start */
+    size_t size;         /* of the page in all, bytes */
+};
+
+/* A place in a sub-buffer. */
+struct subbuf {
+    const uint8_t *data; /* the events */
+    size_t size;         /* bytes of them */
+    size_t at;           /* offset of the next one */
+    uint64_t time;       /* of the last one, in the trace clock's nanoseconds */
+    bool missed;         /* events were lost just before this sub-buffer ... */
+    uint64_t lost;       /* ... so many, if it tells; else 0 */
+};
+
+/* An event. */
+struct record {
+    uint64_t time;                 /* its stamp, in the trace clock's nanoseconds */
+    const uint8_t *data;           /* its fields, common_type first */
+    size_t size;                   /* bytes of them */
+    const struct event_type *type; /* what it is; NULL: not told yet, or kvmstat does not know it */
 };
 
 /* A CPU's events. */
@@ -310,34 +260,6 @@ struct stream {
     bool marked;           /* -w: the next one tells that events may be missing before it */
     uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
     struct thread *thread; /* that of the last event: most often the next one's too */
-};
-
-/*
- * The columns of a line, but for the name, which is the last one: those that all
- * tables have, then the counters in their order or, with -e, those of a key.
- */
-enum {
-    COLUMN_TIME,
-    COLUMN_PID,
-    COLUMN_VCPU,
-    FIRST_COUNT,
-    COLUMN_KEY = FIRST_COUNT,
-    COLUMN_COUNT,
-    COLUMN_COUNT_SHARE,
-    COLUMN_TIME_SHARE,
-    COLUMN_MIN,
-    COLUMN_MAX,
-    COLUMN_AVERAGE,
-    NKEYCOLUMNS,
-    NCOLUMNS = FIRST_COUNT + NCOUNTERS
-};
-
-/* A column. */
-struct column {
-    const char *name;    /* its header */
-    int width;           /* at least, in characters; text is to the right, or, if < 0, left */
-    char before;         /* what stands between it and the column before, or a blank */
-    const char *meaning; /* for -h and -m */
 };
 
 /* Kinds of hosts, as bits, by the events that tell of exits there. */
@@ -368,61 +290,6 @@ struct event_type {
     bool wanted;                  /* the table that is reported uses it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
     char *print;                  /* -e: how trace prints it: what names its reasons have */
-};
-
-/* A name that the kernel has for a reason to exit. */
-struct symbol {
-    uint64_t value; /* the reason, of 32 bits */
-    char name[40];  /* its name, of printable characters */
-};
-
-/* The name of a thread, as a recording tells it. */
-struct command {
-    uint64_t tid;  /* its id */
-    char name[16]; /* its name: the kernel keeps no more (TASK_COMM_LEN) */
-};
-
-/* Whose a thread is, as a recording's GUEST option tells it. */
-struct owner {
-    int tid;             /* the thread's id */
-    uint32_t order;      /* of the recording's entries: the first of a thread is right */
-    struct guest *guest; /* its process */
-    struct vcpu *vcpu;   /* the vCPU that it ran; NULL if that is not told */
-    bool mixed;          /* as MIXED of a thread */
-};
-
-/* How an exit reason is counted. */
-struct reason {
-    uint64_t code;        /* the reason's number */
-    enum counter counter; /* its column */
-};
-
-/* What the user asked for. */
-static struct {
-    bool no_header;    /* -H */
-    bool metrics;      /* -m */
-    bool names;        /* -n */
-    char stamp;        /* -T: `d', `u' or 0 */
-    enum table table;  /* -e */
-    char order;        /* -k: `c', `t' or 0 */
-    uint64_t kib;      /* -b: of buffer for each CPU */
-    int *pids;         /* -p */
-    size_t npids;      /* how many; 0 for all processes */
-    const char *read;  /* -r: the recording to report; else NULL */
-    const char *write; /* -w: the recording to make; else NULL */
-    uint64_t interval; /* nanoseconds; 0 if none was given */
-    int decimals;      /* that interval was given with */
-    uint64_t count;    /* reports; 0 for ever */
-} options;
-
-/* The places in trace.polls. */
-enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
-
-/* A directory of the instance that inotify watches. */
-struct watch {
-    int wd;        /* by which inotify tells of it */
-    int dir;       /* of events: an open one is not made anew, unwatched (as of Linux 6.6); or -1 */
-    char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
 };
 
 /*
@@ -460,22 +327,23 @@ struct source {
 /* The one that is reported. */
 static const struct source *source;
 
-/* The tracefs instance. */
+/* What the user asked for. */
 static struct {
-    int instances;         /* directory of all instances, or -1 */
-    char name[32];         /* this instance's directory in it ... */
-    int dir;               /* ... and that itself, or -1 */
-    int hold;              /* its tracing_on: while it is open nobody can remove the instance */
-    int life;              /* the pipe that ends when this process does, or -1 */
-    pid_t janitor;         /* the process that then removes the instance; 0 before */
-    struct pollfd *polls;  /* stdout, then view.uevents, then a stream each */
-    int inotify;           /* what others do in the instance; or -1 */
-    struct watch *watches; /* of its directories */
-    size_t nwatches;       /* how many */
-    struct text touched;   /* files that others changed since the last report: their names */
-    bool changed;          /* they have to be set right */
-    size_t ntouched;       /* how many */
-} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .inotify = -1};
+    bool no_header;    /* -H */
+    bool metrics;      /* -m */
+    bool names;        /* -n */
+    char stamp;        /* -T: `d', `u' or 0 */
+    enum table table;  /* -e */
+    char order;        /* -k: `c', `t' or 0 */
+    uint64_t kib;      /* -b: of buffer for each CPU */
+    int *pids;         /* -p */
+    size_t npids;      /* how many; 0 for all processes */
+    const char *read;  /* -r: the recording to report; else NULL */
+    const char *write; /* -w: the recording to make; else NULL */
+    uint64_t interval; /* nanoseconds; 0 if none was given */
+    int decimals;      /* that interval was given with */
+    uint64_t count;    /* reports; 0 for ever */
+} options;
 
 /* What is read, of the instance or of a recording. */
 static struct {
@@ -493,39 +361,6 @@ static struct {
     bool lossy;              /* some report lost events, or has what is told apart too little */
 } reading;
 
-/* The recording that is reported (-r).  Times are by its own trace clock. */
-static struct {
-    char *name;                  /* its path, as it can be printed */
-    int fd;                      /* it */
-    uint64_t size;               /* bytes */
-    uint64_t at;                 /* where the next ones of its header are */
-    uint64_t ahead_at;           /* from where on some of the header was read ... */
-    size_t nahead;               /* ... and how many bytes ... */
-    uint8_t ahead[HEADER_AHEAD]; /* ... and which */
-    struct command *commands;    /* names of threads, in order of id */
-    size_t ncommands;            /* how many */
-    struct owner *owners;        /* of threads, in order of id */
-    size_t nowners;              /* how many */
-    size_t names;                /* bytes of guests' names */
-    bool partial;                /* it has more than is told apart */
-    uint64_t from;               /* where its first interval starts; 0: at the first event */
-    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
-    uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
-    char clock[16];    /* its trace clock; empty if it does not tell */
-    uint64_t total;    /* bytes of sub-buffers in the tables that were read */
-} input = {.fd = -1, .until = UINT64_MAX};
-
-/* The recording that is made (-w). */
-static struct {
-    char *name;              /* its path, as it can be printed */
-    int dir;                 /* its directory, or -1 */
-    char file[NAME_MAX + 1]; /* its name in it */
-    struct text formats;     /* the part of its header that describes sub-buffers and events */
-    struct text clock;       /* trace_clock */
-    struct text commands;    /* names of threads: lines of an id, a blank and a name */
-    struct text guests;      /* the GUEST options of those that are gone */
-} output = {.dir = -1};
-
 /* The guests, and the threads that run their vCPUs. */
 static struct {
     struct guest **guests;       /* in order of pid */
@@ -540,31 +375,23 @@ static struct {
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
 } world;
 
-/* What is seen of this host. */
-static struct {
-    int proc;            /* the root of procfs */
-    int debugfs;         /* directory kvm of debugfs, or -1 */
-    int uevents;         /* netlink: tells of virtual machines that are made; or -1 */
-    struct vm *vms;      /* in order of inode */
-    size_t nvms;         /* how many */
-    DIR *search;         /* of procfs: where the search of all processes is; or NULL */
-    bool search_again;   /* a search is wanted that begins at the first process */
-    uint64_t look_begun; /* kvmstat's own CPU time when the look that is under way began */
-    uint64_t look_end;   /* the same when it has to end */
-    uint64_t next_look;  /* no look before, but for that of a report */
-    bool cut;            /* the look had to end before it had seen all ... */
-    int largest;         /* ... in this process */
-    int shortage;        /* what errno was when the host was short of something; else 0 */
-} view = {.proc = -1, .debugfs = -1, .uevents = -1};
-
-/* -m: a bit for each process id that was a guest's. */
-static uint8_t former_pids[MAX_PIDS / 8];
+/* What is called before it is defined: the end of kvmstat, and what -w saves. */
+static _Noreturn void leave(int status);
+static _Noreturn void leave_by_signal(int sig);
+static void save_command(int tid);
+static void save_thread(const struct thread *t);
+static void save_guest(struct guest *g);
+static void save_subbuf(struct stream *s);
 
 /*
- * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
- * (Linux 5.6); modulo 2^64 if it is behind.
+ * Helpers of all parts.
  */
-static uint64_t clock_offset;
+
+/* Whether a recording is reported, not this host. */
+static bool is_recorded(void)
+{
+    return options.read != NULL;
+}
 
 /* The signal that asks for the end, or 0. */
 static volatile sig_atomic_t signalled;
@@ -572,191 +399,6 @@ static volatile sig_atomic_t signalled;
 /* The signals that do. */
 static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM};
 enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
-
-/*
- * Tables
- */
-
-/* The usual table, in the order of a line; time is there with -T only. */
-static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
-    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
-    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
-    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
-    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
-    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits when the guest can take an interrupt again"},
-    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
-    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
-    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
-    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
-    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
-};
-
-/* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
-static const struct column key_columns[NKEYCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', NULL},
-    [COLUMN_PID] = {"pid", 6, ' ', NULL},
-    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
-    [COLUMN_KEY] = {NULL, -15, '|', NULL},
-    [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
-    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows"},
-    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times"},
-    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
-    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
-    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
-};
-
-static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
-
-static const char *const field_names[NFIELDS] = {
-    [COMMON_PID] = "common_pid",
-    [VCPU_ID] = "vcpu_id",
-    [EXIT_REASON] = "exit_reason",
-    [ISA] = "isa",
-    [INFO1] = "info1",
-    [RET] = "ret",
-    [ESR_EC] = "esr_ec",
-    [SCAUSE] = "scause",
-    [REASON] = "reason",
-    [ERRNO] = "errno",
-    [PID] = "pid",
-    [LOAD] = "load",
-    [TYPE] = "type",
-    [GPA] = "gpa",
-    [RW] = "rw",
-    [PORT] = "port",
-    [CLONE_FLAGS] = "clone_flags",
-    [SYMBOL] = "?", /* no field's */
-};
-
-/* VMX: exit_reason's low 16 bits, where isa is 1.  Intel SDM, volume 3, appendix C. */
-static const struct reason vmx_reasons[] = {
-    {1, IRQX}, {7, IRQWX}, {12, HALTX}, {30, IOX}, {48, EPTV}, {49, MMIOX}, {0, NCOUNTERS}};
-
-/* SVM: exit_reason.  AMD64 APM, volume 2, appendix C.  0xa6 is an idle halt. */
-static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, HALTX},
-    {0xa6, HALTX}, {0x7b, IOX}, {0x400, EPTV}, {0, NCOUNTERS}};
-
-/* arm64: esr_ec of a trap.  Arm ARM, ESR_ELx.EC: WFx, instruction abort, data abort. */
-static const struct reason arm64_reasons[] = {
-    {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
-
-/* kvm_userspace_exit: reason.  linux/kvm.h, which musl-gcc does not find. */
-enum { KVM_EXIT_IO = 2, KVM_EXIT_HLT = 5, KVM_EXIT_MMIO = 6, KVM_EXIT_IRQ_WINDOW_OPEN = 7 };
-static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, HALTX},
-    {KVM_EXIT_MMIO, MMIOX}, {KVM_EXIT_IRQ_WINDOW_OPEN, IRQWX}, {0, NCOUNTERS}};
-
-#define SVM_NPF 0x400        /* exit_reason: nested page fault */
-#define SVM_NPF_RESERVED 0x8 /* in info1: a reserved bit was set, as KVM marks MMIO */
-#define ARM64_IRQ 0          /* ret's low byte: an interrupt */
-#define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
-
-#define ARM64_SERROR 0x80000000u /* in ret: an SError is pending as well */
-#define MMIO_READ 1  /* kvm_mmio: type; KVM_TRACE_MMIO_READ of linux/trace/events/kvm.h */
-#define MMIO_WRITE 2 /* the same; 0 is a read that user space has to answer yet */
-
-static void tell_vcpu(struct thread *, struct stream *),
-    count_event(struct thread *, struct stream *), count_exit(struct thread *, struct stream *),
-    count_user_exit(struct thread *, struct stream *), count_mmio(struct thread *, struct stream *),
-    key_exit(struct thread *, struct stream *), key_user_exit(struct thread *, struct stream *),
-    key_mmio(struct thread *, struct stream *), key_pio(struct thread *, struct stream *),
-    begin_exit(struct thread *, struct stream *), end_by_entry(struct thread *, struct stream *),
-    end_by_load(struct thread *, struct stream *);
-
-/* The events, by which the code knows them; choose_events() picks those that are needed. */
-enum event {
-    KVM_EXIT,
-    KVM_ENTRY,
-    KVM_USERSPACE_EXIT,
-    KVM_INJ_VIRQ,
-    KVM_EMULATE_INSN,
-    KVM_MMIO,
-    KVM_PIO,
-    KVM_FPU,
-    TASK_NEWTASK,
-    NEVENTS
-};
-
-static struct event_type events[NEVENTS] = {
-    [KVM_EXIT] = {.name = "kvm/kvm_exit",
-        .uses = {[USUAL] = {HARDWARE_HOSTS, HARDWARE_HOSTS, count_exit},
-            [VMEXIT] = {HARDWARE_HOSTS, HARDWARE_HOSTS, key_exit},
-            [MMIO] = {HARDWARE_HOSTS, 0, begin_exit}}},
-    [KVM_ENTRY] = {.name = "kvm/kvm_entry",
-        .uses = {[USUAL] = {HARDWARE_HOSTS, 0, tell_vcpu},
-            [VMEXIT] = {HARDWARE_HOSTS, 0, end_by_entry},
-            [MMIO] = {HARDWARE_HOSTS, 0, end_by_entry},
-            [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry}}},
-    [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
-        .uses = {[USUAL] = {SOFTWARE_HOST, SOFTWARE_HOST, count_user_exit},
-            [VMEXIT] = {SOFTWARE_HOST, SOFTWARE_HOST, key_user_exit}}},
-    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
-        .counter = IRQS,
-        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
-            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
-    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn",
-        .counter = EMUL,
-        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
-            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
-    [KVM_MMIO] = {.name = "kvm/kvm_mmio",
-        .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
-            [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
-    [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
-    [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_load}}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask", /* which keep_birth() takes */
-        .uses = {[USUAL] = {.hosts = ALL_HOSTS},
-            [VMEXIT] = {.hosts = ALL_HOSTS},
-            [MMIO] = {.hosts = ALL_HOSTS},
-            [IOPORT] = {.hosts = ALL_HOSTS}}},
-};
-
-/*
- * What the kernel calls the reasons of exits, from print fmt of the event that tells them:
- * x86 has a table for VMX and one for SVM there, arm64 one for ret and one for esr_ec.
- */
-static struct {
-    struct symbol *list; /* in order of value */
-    size_t n;            /* how many */
-} symbols[2];
-
-/* By common_type: the event, or NULL. */
-static const struct event_type *event_of_id[UINT16_MAX + 1];
-
-/*
- * Characters that a terminal must not get from a name: controls (general category Cc), and what
- * cannot be seen and may change how the rest of a line reads (Cf, Zl and Zp of Unicode 16, and
- * those between tags that no character has yet).
- */
-static const struct {
-    uint32_t first; /* code point of a range; in order of these */
-    uint32_t last;  /* the same */
-} hidden[] = {{0, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x600, 0x605}, {0x61c, 0x61c}, {0x6dd, 0x6dd},
-    {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0x180e, 0x180e}, {0x200b, 0x200f},
-    {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0x110bd, 0x110bd},
-    {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a},
-    {0xe0000, 0xe007f}};
-
-/* Names that monitors give their vCPU threads: a number between these. */
-static const struct {
-    const char *before;               /* the number */
-    const char *after;                /* the number */
-} thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
-    {"fc_vcpu ", ""},                 /* Firecracker */
-    {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
-
-/*
- * Helpers of all parts.
- */
-
-static _Noreturn void leave(int status);
-static void drain_buffers(uint64_t until);
-
-/* Whether a recording is reported, not this host. */
-static bool is_recorded(void)
-{
-    return options.read != NULL;
-}
 
 /* Lets the signals through that ask for the end, or keeps them back. */
 static void block_signals(bool block, sigset_t *old)
@@ -869,6 +511,12 @@ static void *create(size_t size)
     return memset(resize(NULL, 1, size), 0, size);
 }
 
+/*
+ * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
+ * (Linux 5.6); modulo 2^64 if it is behind.
+ */
+static uint64_t clock_offset;
+
 /* The time of clock, in nanoseconds; of CLOCK_MONOTONIC, as events have it. */
 static uint64_t now(clockid_t clock)
 {
@@ -877,29 +525,6 @@ static uint64_t now(clockid_t clock)
     clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec -
            (clock == CLOCK_MONOTONIC ? clock_offset : 0);
-}
-
-/* source.to_epoch: from CLOCK_MONOTONIC to CLOCK_REALTIME. */
-static uint64_t host_to_epoch(void)
-{
-    static uint64_t offset;
-    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
-
-    /* The clocks are read one after the other: do not let that wobble show. */
-    if (difference - offset + NSEC / 1000 > NSEC / 500)
-        offset = difference - difference % 1000;
-    return offset;
-}
-
-/* source.to_epoch */
-static uint64_t recorded_to_epoch(void)
-{
-    return input.to_epoch;
-}
-
-static struct timespec to_timespec(uint64_t ns)
-{
-    return (struct timespec){.tv_sec = (time_t)(ns / NSEC), .tv_nsec = (long)(ns % NSEC)};
 }
 
 /* The unsigned little-endian number at p, of 1, 2, 4 or 8 bytes; the commonest first. */
@@ -973,6 +598,20 @@ static void put_number(struct text *t, uint64_t value, size_t size)
 
     put_bytes(t, (char *)&u64, size);
 }
+
+/*
+ * Characters that a terminal must not get from a name: controls (general category Cc), and what
+ * cannot be seen and may change how the rest of a line reads (Cf, Zl and Zp of Unicode 16, and
+ * those between tags that no character has yet).
+ */
+static const struct {
+    uint32_t first; /* code point of a range; in order of these */
+    uint32_t last;  /* the same */
+} hidden[] = {{0, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x600, 0x605}, {0x61c, 0x61c}, {0x6dd, 0x6dd},
+    {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0x180e, 0x180e}, {0x200b, 0x200f},
+    {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0x110bd, 0x110bd},
+    {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a},
+    {0xe0000, 0xe007f}};
 
 /* The length of the valid UTF-8 sequence at s, and the character *c that it is; 0 if there is none.
  */
@@ -1102,99 +741,6 @@ static int write_file(int dir, const char *path, const char *s)
     return r == (ssize_t)size ? 0 : -1;
 }
 
-/* Writes all of the size bytes at p to fd; false with errno if that failed. */
-static bool write_all(int fd, const void *p, size_t size)
-{
-    const char *s = p;
-    ssize_t r;
-
-    for (; size > 0; s += r, size -= (size_t)r) {
-        if ((r = write(fd, s, size)) < 0)
-            return false;
-    }
-    return true;
-}
-
-/* Sets clock_offset. */
-static void find_clock_offset(void)
-{
-    static const char key[] = "monotonic";
-    char text[256], *s;
-
-    if (read_file(view.proc, "self/timens_offsets", text, sizeof(text)) > 0 &&
-        (s = strstr(text, key)) != NULL) {
-        long long seconds = strtoll(s + strlen(key), &s, 10);
-        clock_offset = (uint64_t)seconds * NSEC + (uint64_t)strtoll(s, NULL, 10);
-    }
-}
-
-/* Capabilities that are needed while it reports: linux/capability.h. */
-enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, SYS_PTRACE = 19 };
-
-/* What capget(2) and capset(2) are asked for. */
-struct capability_header {
-    uint32_t version; /* CAPABILITY_VERSION */
-    int pid;          /* 0: this process */
-};
-#define CAPABILITY_VERSION 0x20080522 /* 3, of Linux 2.6.26: two sets of 32 capabilities */
-
-/* Capabilities, as bits. */
-struct capability_set {
-    uint32_t effective;   /* in force */
-    uint32_t permitted;   /* may be in force */
-    uint32_t inheritable; /* may be so in a program that is executed */
-};
-
-/* Whether one of the first 32 capabilities is in force. */
-static bool has_capability(int capability)
-{
-    struct capability_header header = {CAPABILITY_VERSION, 0};
-    struct capability_set sets[2];
-
-    return syscall(SYS_capget, &header, sets) != 0 || (sets[0].effective >> capability & 1) != 0;
-}
-
-/* Bars the ways by which a program that this process executed could have more rights again. */
-static void bar_privileges(void)
-{
-    prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
-    for (long c = 0; prctl(PR_CAPBSET_DROP, c, 0L, 0L, 0L) == 0; c++)
-        ; /* up to the last that the kernel knows */
-}
-
-/* Gives up for good all capabilities but those of the first 32 that are bits of kept. */
-static void keep_capabilities(uint32_t kept)
-{
-    struct capability_header header = {CAPABILITY_VERSION, 0};
-    struct capability_set sets[2];
-
-    bar_privileges();
-    if (syscall(SYS_capget, &header, sets) != 0)
-        return;
-    for (int i = 0; i < 2; i++) {
-        uint32_t mask = i == 0 ? kept : 0;
-        sets[i].effective &= mask;
-        sets[i].permitted &= mask;
-        sets[i].inheritable = 0;
-    }
-    syscall(SYS_capset, &header, sets);
-}
-
-/*
- * Gives up for good whatever this process may do that other users may not: also by what it could
- * execute, for root has files of its own, and gets its capabilities back there.
- */
-static void drop_privileges(void)
-{
-    const uid_t nobody = 65534; /* as all distributions have it, and the kernel as overflowuid */
-
-    bar_privileges();
-    if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
-                              setresuid(nobody, nobody, nobody) != 0))
-        errno = 0; /* a container may have no such user, or root there not the right to be one */
-    keep_capabilities(0);
-}
-
 /* opendir() of path under directory dir. */
 static DIR *open_dir(int dir, const char *path)
 {
@@ -1204,29 +750,6 @@ static DIR *open_dir(int dir, const char *path)
     if (d == NULL && fd >= 0)
         close(fd);
     return d;
-}
-
-/* Closes all descriptors of this process but these two; false with errno. */
-static bool close_others(int kept, int kept_too)
-{
-    DIR *d = open_dir(view.proc, "self/fd");
-    struct dirent *e;
-
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        int fd = parse_int(e->d_name);
-        if (fd >= 0 && fd != kept && fd != kept_too && fd != dirfd(d))
-            close(fd);
-    }
-    return d != NULL && closedir(d) == 0;
-}
-
-/* Removes the file name under directory dir, after an error: errno stays. */
-static void discard(int dir, const char *name)
-{
-    int error = errno;
-
-    unlinkat(dir, name, 0);
-    errno = error;
 }
 
 /* Whether st is that of a regular file of this user's. */
@@ -1327,10 +850,102 @@ static _Noreturn void fail_errno(const char *object)
 }
 
 /*
- * Event formats.  Text in, offsets out.
+ * Rights.  What kvmstat does not need while it reports it gives up.
+ */
+
+/* Capabilities that are needed while it reports: linux/capability.h. */
+enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, SYS_PTRACE = 19 };
+
+/* What capget(2) and capset(2) are asked for. */
+struct capability_header {
+    uint32_t version; /* CAPABILITY_VERSION */
+    int pid;          /* 0: this process */
+};
+#define CAPABILITY_VERSION 0x20080522 /* 3, of Linux 2.6.26: two sets of 32 capabilities */
+
+/* Capabilities, as bits. */
+struct capability_set {
+    uint32_t effective;   /* in force */
+    uint32_t permitted;   /* may be in force */
+    uint32_t inheritable; /* may be so in a program that is executed */
+};
+
+/* Whether one of the first 32 capabilities is in force. */
+static bool has_capability(int capability)
+{
+    struct capability_header header = {CAPABILITY_VERSION, 0};
+    struct capability_set sets[2];
+
+    return syscall(SYS_capget, &header, sets) != 0 || (sets[0].effective >> capability & 1) != 0;
+}
+
+/* Bars the ways by which a program that this process executed could have more rights again. */
+static void bar_privileges(void)
+{
+    prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
+    for (long c = 0; prctl(PR_CAPBSET_DROP, c, 0L, 0L, 0L) == 0; c++)
+        ; /* up to the last that the kernel knows */
+}
+
+/* Gives up for good all capabilities but those of the first 32 that are bits of kept. */
+static void keep_capabilities(uint32_t kept)
+{
+    struct capability_header header = {CAPABILITY_VERSION, 0};
+    struct capability_set sets[2];
+
+    bar_privileges();
+    if (syscall(SYS_capget, &header, sets) != 0)
+        return;
+    for (int i = 0; i < 2; i++) {
+        uint32_t mask = i == 0 ? kept : 0;
+        sets[i].effective &= mask;
+        sets[i].permitted &= mask;
+        sets[i].inheritable = 0;
+    }
+    syscall(SYS_capset, &header, sets);
+}
+
+/*
+ * Gives up for good whatever this process may do that other users may not: also by what it could
+ * execute, for root has files of its own, and gets its capabilities back there.
+ */
+static void drop_privileges(void)
+{
+    const uid_t nobody = 65534; /* as all distributions have it, and the kernel as overflowuid */
+
+    bar_privileges();
+    if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
+                              setresuid(nobody, nobody, nobody) != 0))
+        errno = 0; /* a container may have no such user, or root there not the right to be one */
+    keep_capabilities(0);
+}
+
+/*
+ * Formats: of events, and of sub-buffers.  Text in, offsets out.
  */
 
 #define COMMIT_LENGTH 0xfffffu /* a sub-buffer's commit: bytes of data; it cannot have more */
+
+static const char *const field_names[NFIELDS] = {
+    [COMMON_PID] = "common_pid",
+    [VCPU_ID] = "vcpu_id",
+    [EXIT_REASON] = "exit_reason",
+    [ISA] = "isa",
+    [INFO1] = "info1",
+    [RET] = "ret",
+    [ESR_EC] = "esr_ec",
+    [SCAUSE] = "scause",
+    [REASON] = "reason",
+    [ERRNO] = "errno",
+    [PID] = "pid",
+    [LOAD] = "load",
+    [TYPE] = "type",
+    [GPA] = "gpa",
+    [RW] = "rw",
+    [PORT] = "port",
+    [CLONE_FLAGS] = "clone_flags",
+    [SYMBOL] = "?", /* no field's */
+};
 
 /*
  * Takes the field descriptions in text (the file events/SYSTEM/EVENT/format, or
@@ -1387,6 +1002,67 @@ static bool parse_format(struct event_type *type, char *text)
     type->id = (int)value;
     return type->fields[COMMON_PID].size != 0;
 }
+
+/* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
+static bool parse_header_page(struct page_layout *page, char *text)
+{
+    struct field f;
+    char *name;
+
+    *page = (struct page_layout){.size = 0};
+    while ((text = next_field(text, &name, &f)) != NULL) {
+        if (f.offset >= 64 || f.size > COMMIT_LENGTH + 1)
+            continue;
+        if (strcmp(name, "timestamp") == 0)
+            page->time = f;
+        else if (strcmp(name, "commit") == 0)
+            page->commit = f;
+        else if (strcmp(name, "data") == 0) {
+            page->data = f.offset;
+            page->size = f.offset + f.size;
+        }
+    }
+    return page->time.size == 8 && page->time.offset + 8 <= page->data &&
+           (page->commit.size == 4 || page->commit.size == 8) &&
+           page->commit.offset + page->commit.size <= page->data && page->size > page->data;
+}
+
+/* The value at place f of event r; 0 if that is not in it, or the place of no field. */
+static uint64_t field_value(const struct record *r, struct field f)
+{
+    return f.offset + f.size > r->size ? 0 : load(r->data + f.offset, f.size);
+}
+
+/* Whether events of r's type have the field. */
+static bool has_field(const struct record *r, enum field_name field)
+{
+    return r->type->fields[field].size != 0;
+}
+
+/* The value of the field of r; 0 if its type has none of that name. */
+static uint64_t value_of(const struct record *r, enum field_name field)
+{
+    return field_value(r, r->type->fields[field]);
+}
+
+/*
+ * Names of exit reasons, from print fmt of the event that tells them.
+ */
+
+/* A name that the kernel has for a reason to exit. */
+struct symbol {
+    uint64_t value; /* the reason, of 32 bits */
+    char name[40];  /* its name, of printable characters */
+};
+
+/*
+ * What the kernel calls the reasons of exits, from print fmt of the event that tells them:
+ * x86 has a table for VMX and one for SVM there, arm64 one for ret and one for esr_ec.
+ */
+static struct {
+    struct symbol *list; /* in order of value */
+    size_t n;            /* how many */
+} symbols[2];
 
 /* The sum of numbers at *s, in parentheses or not; sets *s behind them, or leaves it: none. */
 static uint64_t take_sum(const char **s)
@@ -1475,48 +1151,6 @@ static void parse_symbols(const char *print)
     }
 }
 
-/* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
-static bool parse_header_page(struct page_layout *page, char *text)
-{
-    struct field f;
-    char *name;
-
-    *page = (struct page_layout){.size = 0};
-    while ((text = next_field(text, &name, &f)) != NULL) {
-        if (f.offset >= 64 || f.size > COMMIT_LENGTH + 1)
-            continue;
-        if (strcmp(name, "timestamp") == 0)
-            page->time = f;
-        else if (strcmp(name, "commit") == 0)
-            page->commit = f;
-        else if (strcmp(name, "data") == 0) {
-            page->data = f.offset;
-            page->size = f.offset + f.size;
-        }
-    }
-    return page->time.size == 8 && page->time.offset + 8 <= page->data &&
-           (page->commit.size == 4 || page->commit.size == 8) &&
-           page->commit.offset + page->commit.size <= page->data && page->size > page->data;
-}
-
-/* The value at place f of event r; 0 if that is not in it, or the place of no field. */
-static uint64_t field_value(const struct record *r, struct field f)
-{
-    return f.offset + f.size > r->size ? 0 : load(r->data + f.offset, f.size);
-}
-
-/* Whether events of r's type have the field. */
-static bool has_field(const struct record *r, enum field_name field)
-{
-    return r->type->fields[field].size != 0;
-}
-
-/* The value of the field of r; 0 if its type has none of that name. */
-static uint64_t value_of(const struct record *r, enum field_name field)
-{
-    return field_value(r, r->type->fields[field]);
-}
-
 /*
  * Sub-buffers.  Pure: they read the bytes that they are given and nothing else.
  * linux/ring_buffer.h has the layout of events, kernel/trace/ring_buffer.c that
@@ -1592,13 +1226,970 @@ static int subbuf_next(struct subbuf *b, struct record *r)
 }
 
 /*
+ * Tallies.  With -e, one has the keys that counted something since the last report.
+ */
+
+#define MAX_KEYS 1024u /* -e: keys of a vCPU that are told apart in an interval */
+
+/* qsort(): in order of id, by which they are found. */
+static int compare_ids(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* qsort(): in the order of a report, OTHER_KEYS last. */
+static int compare_keys(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+    bool by_time = options.order == 't';
+    uint64_t left = by_time ? x->total : x->count;
+    uint64_t right = by_time ? y->total : y->count;
+
+    if ((x->id == OTHER_KEYS) != (y->id == OTHER_KEYS))
+        return x->id == OTHER_KEYS ? 1 : -1;
+    return left != right ? (left > right ? -1 : 1) : compare_ids(a, b);
+}
+
+/* Adds to k what another key counted. */
+static void add_key(struct key *k, const struct key *other)
+{
+    if (other->timed != 0 && (k->timed == 0 || other->min < k->min))
+        k->min = other->min;
+    if (other->max > k->max)
+        k->max = other->max;
+    k->count += other->count;
+    k->timed += other->timed;
+    k->total += other->total;
+}
+
+/* Merges the half of t's keys that a report would have last into one, OTHER_KEYS. */
+static void merge_keys(struct tally *t)
+{
+    struct key other = {.id = OTHER_KEYS};
+    size_t kept = t->nkeys / 2;
+
+    qsort(t->keys, t->nkeys, sizeof(*t->keys), compare_keys);
+    for (size_t i = kept; i < t->nkeys; i++)
+        add_key(&other, &t->keys[i]);
+    qsort(t->keys, kept, sizeof(*t->keys), compare_ids);
+    t->keys[kept] = other;
+    reading.nkeys -= t->nkeys - (kept + 1);
+    t->nkeys = kept + 1;
+}
+
+/* The key of t with the given id, new if need be. */
+static struct key *key_of(struct tally *t, uint64_t id)
+{
+    size_t low = 0, high = t->nkeys;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (t->keys[mid].id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low < t->nkeys && t->keys[low].id == id)
+        return &t->keys[low];
+    if (id != OTHER_KEYS && reading.nkeys >= source->max_keys)
+        return key_of(t, OTHER_KEYS);
+    if (t->nkeys == MAX_KEYS) {
+        merge_keys(t);
+        return key_of(t, id);
+    }
+    t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
+    t->nkeys++;
+    reading.nkeys++;
+    t->keys[low] = (struct key){.id = id};
+    return &t->keys[low];
+}
+
+/* Makes t ready for the next interval; what it awaits the end of it still awaits. */
+static void clear_tally(struct tally *t)
+{
+    memset(t->counts, 0, sizeof(t->counts));
+    free(t->keys);
+    t->keys = NULL;
+    reading.nkeys -= t->nkeys;
+    t->nkeys = 0;
+}
+
+/*
  * Guests, their vCPUs and the threads that run them.
  */
 
-static void end_thread(struct thread *t);
-static void save_command(int tid);
-static void save_thread(const struct thread *t);
-static void save_guest(struct guest *g);
+/* The place in world.guests behind those of process ids up to pid. */
+static size_t guest_place(int pid)
+{
+    size_t low = 0, high = world.nguests;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (world.guests[mid]->pid <= pid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* The guest of the process that has the id pid now; NULL if it is not known. */
+static struct guest *known_guest(int pid)
+{
+    size_t i = guest_place(pid);
+    struct guest *g = i == 0 ? NULL : world.guests[i - 1];
+
+    return g != NULL && g->pid == pid && !g->former ? g : NULL;
+}
+
+/* The guest of the process that had the id pid at the given time: a new one. */
+static struct guest *add_guest(int pid, uint64_t time)
+{
+    struct guest *g = create(sizeof(*g));
+
+    g->pid = pid;
+    g->stale = true;
+    source->meet_guest(g, time);
+    size_t i = guest_place(pid);
+    world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
+    world.nguests++;
+    return world.guests[i] = g;
+}
+
+/* The guest of the process that had the id pid at the given time, new if need be. */
+static struct guest *guest_of(int pid, uint64_t time)
+{
+    struct guest *g = known_guest(pid);
+
+    if (g != NULL)
+        return g;
+    if (pid != 0 && source->is_full(world.nguests))
+        return guest_of(0, time); /* of whatever other process */
+    return add_guest(pid, time);
+}
+
+/* The id of g's process is another one's since the given time: nothing more is looked up by it. */
+static void end_guest(struct guest *g, uint64_t time)
+{
+    g->former = true;
+    g->stale = false;
+    g->machines = 0;
+    if (g->gone == 0)
+        g->gone = time;
+}
+
+/* The place of vCPU id in g->vcpus, or where it would be. */
+static size_t vcpu_place(const struct guest *g, long id)
+{
+    size_t low = 0, high = g->nvcpus;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (g->vcpus[mid]->id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* Notes that v is there now, or is not. */
+static void set_present(struct vcpu *v, bool present)
+{
+    v->present = present;
+    v->recent |= present;
+}
+
+/* Whether g has a vCPU with the given number, or had since the last report. */
+static bool has_vcpu(const struct guest *g, long id)
+{
+    size_t i = vcpu_place(g, id);
+
+    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->recent;
+}
+
+/* The vCPU of g with the given number, new if need be. */
+static struct vcpu *vcpu_of(struct guest *g, long id)
+{
+    size_t i = vcpu_place(g, id);
+
+    if (i < g->nvcpus && g->vcpus[i]->id == id)
+        return g->vcpus[i];
+    if (id != UNKNOWN_VCPU && source->is_full(world.nvcpus))
+        return vcpu_of(g, UNKNOWN_VCPU);
+    world.nvcpus++;
+    struct vcpu *v = create(sizeof(*v));
+    v->id = id;
+    g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), i);
+    g->nvcpus++;
+    return g->vcpus[i] = v;
+}
+
+/*
+ * The number of the only vCPU that g has or, if its process is about to end and has none any
+ * more, had since the last report; -1 if there is none, or more of them.
+ */
+static long only_vcpu(const struct guest *g)
+{
+    const struct vcpu *present = NULL, *recent = NULL;
+    size_t npresent = 0, nrecent = 0;
+
+    for (size_t i = 0; i < g->nvcpus; i++) {
+        const struct vcpu *v = g->vcpus[i];
+        if (v->present) {
+            present = v;
+            npresent++;
+        }
+        if (v->recent) {
+            recent = v;
+            nrecent++;
+        }
+    }
+    if (npresent != 0)
+        return npresent == 1 ? present->id : -1;
+    return nrecent == 1 ? recent->id : -1;
+}
+
+/* The slot of tid in world.threads, or the empty one where it belongs. */
+static struct thread **thread_slot(int tid)
+{
+    /* The product's high bits are the well mixed ones; who does not know world.odd cannot aim. */
+    size_t i = (size_t)(((uint32_t)tid * world.odd >> 32) * world.space >> 32);
+
+    while (world.threads[i] != NULL && world.threads[i]->tid != tid)
+        i = (i + 1) & (world.space - 1);
+    return &world.threads[i];
+}
+
+/* The thread tid; NULL if it is not known. */
+static struct thread *known_thread(int tid)
+{
+    return world.space == 0 ? NULL : *thread_slot(tid);
+}
+
+/* Gives the table of threads the given number of slots, and leaves the dropped ones (tid 0) out. */
+static void rebuild_threads(size_t space)
+{
+    struct thread **old = world.threads;
+    size_t old_space = world.space;
+
+    world.threads = create(space * sizeof(struct thread *));
+    world.space = space;
+    world.nthreads = 0;
+    for (size_t i = 0; i < old_space; i++) {
+        if (old[i] != NULL && old[i]->tid == 0) {
+            free(old[i]->pending.keys);
+            free(old[i]);
+        } else if (old[i] != NULL) {
+            *thread_slot(old[i]->tid) = old[i];
+            world.nthreads++;
+        }
+    }
+    free(old);
+}
+
+/* The thread with the id tid, new if need be, and then of g. */
+static struct thread *thread_of(int tid, struct guest *g)
+{
+    if (world.nthreads * 2 >= world.space)
+        rebuild_threads(world.space == 0 ? 64 : world.space * 2);
+    struct thread **slot = thread_slot(tid), *t = *slot;
+    if (t == NULL) {
+        t = create(sizeof(*t));
+        t->tid = tid;
+        world.nthreads++;
+        *slot = t;
+    }
+    if (t->guest == NULL) {
+        t->guest = g;
+        t->tally = &t->pending;
+        t->is_new = world.any_new = true;
+    }
+    return t;
+}
+
+/* The place of what is known of thread tid's birth: it may have another thread's. */
+static struct birth *birth_of(int tid)
+{
+    return &world.births[(unsigned)tid % BIRTHS];
+}
+
+/*
+ * The process of the thread that had the id tid at the given time of the trace clock; 0 if
+ * nothing tells.
+ */
+static int process_of(int tid, uint64_t time)
+{
+    const struct thread *t = known_thread(tid);
+
+    if (t != NULL && t->guest != NULL && !t->guest->former)
+        return t->guest->pid;
+    return source->process_of(tid, time);
+}
+
+/* Gives the counts that t holds back to v. */
+static void give_counts(struct thread *t, struct vcpu *v)
+{
+    for (int i = 0; i < NCOUNTERS; i++)
+        v->tally.counts[i] += t->pending.counts[i];
+    for (size_t i = 0; i < t->pending.nkeys; i++)
+        add_key(key_of(&v->tally, t->pending.keys[i].id), &t->pending.keys[i]);
+    clear_tally(&t->pending);
+}
+
+/* An event says that t runs the vCPU with number id. */
+static void note_vcpu(struct thread *t, long id)
+{
+    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id))
+        return;
+    t->vcpu = vcpu_of(t->guest, id);
+    give_counts(t, t->vcpu);
+    if (t->known != TOLD && t->pending.since != 0) {
+        t->vcpu->tally.open = t->pending.open;
+        t->vcpu->tally.since = t->pending.since;
+    }
+    t->known = TOLD;
+    t->tally = &t->vcpu->tally;
+}
+
+/* No kvm_mmio follows t's last exit any more: counts it. */
+static void settle_exit(struct thread *t)
+{
+    if (t->last_exit == FAULT)
+        t->tally->counts[EPTV]++;
+    t->last_exit = SETTLED;
+}
+
+/*
+ * A thread was started with the id that t has, which has ended, then: what it counted is given
+ * away.  Whose the new one is shows with its first event.
+ */
+static void end_thread(struct thread *t)
+{
+    if (t->guest == NULL)
+        return;
+    settle_exit(t);
+    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
+    if (t->known != TOLD)
+        give_counts(t, vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id));
+    save_thread(t);
+    free(t->pending.keys);
+    *t = (struct thread){.tid = t->tid};
+}
+
+/*
+ * Counting: what each event does to the thread's tally.
+ */
+
+/* How an exit reason is counted. */
+struct reason {
+    uint64_t code;        /* the reason's number */
+    enum counter counter; /* its column */
+};
+
+/* VMX: exit_reason's low 16 bits, where isa is 1.  Intel SDM, volume 3, appendix C. */
+static const struct reason vmx_reasons[] = {
+    {1, IRQX}, {7, IRQWX}, {12, HALTX}, {30, IOX}, {48, EPTV}, {49, MMIOX}, {0, NCOUNTERS}};
+
+/* SVM: exit_reason.  AMD64 APM, volume 2, appendix C.  0xa6 is an idle halt. */
+static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, HALTX},
+    {0xa6, HALTX}, {0x7b, IOX}, {0x400, EPTV}, {0, NCOUNTERS}};
+
+/* arm64: esr_ec of a trap.  Arm ARM, ESR_ELx.EC: WFx, instruction abort, data abort. */
+static const struct reason arm64_reasons[] = {
+    {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
+
+/* kvm_userspace_exit: reason.  linux/kvm.h, which musl-gcc does not find. */
+enum { KVM_EXIT_IO = 2, KVM_EXIT_HLT = 5, KVM_EXIT_MMIO = 6, KVM_EXIT_IRQ_WINDOW_OPEN = 7 };
+static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, HALTX},
+    {KVM_EXIT_MMIO, MMIOX}, {KVM_EXIT_IRQ_WINDOW_OPEN, IRQWX}, {0, NCOUNTERS}};
+
+#define SVM_NPF 0x400        /* exit_reason: nested page fault */
+#define SVM_NPF_RESERVED 0x8 /* in info1: a reserved bit was set, as KVM marks MMIO */
+#define ARM64_IRQ 0          /* ret's low byte: an interrupt */
+#define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
+
+#define ARM64_SERROR 0x80000000u /* in ret: an SError is pending as well */
+#define MMIO_READ 1  /* kvm_mmio: type; KVM_TRACE_MMIO_READ of linux/trace/events/kvm.h */
+#define MMIO_WRITE 2 /* the same; 0 is a read that user space has to answer yet */
+
+#define DOUBT NSEC /* nanoseconds, at most, from an exit to its kvm_mmio */
+
+/* The column of the reason with the given code in table; NCOUNTERS if it has none. */
+static enum counter counter_of(const struct reason *table, uint64_t code)
+{
+    while (table->counter != NCOUNTERS && table->code != code)
+        table++;
+    return table->counter;
+}
+
+/* The column of kvm_exit r; NCOUNTERS if it has none. */
+static enum counter exit_counter(const struct record *r)
+{
+    uint64_t reason = value_of(r, EXIT_REASON);
+
+    if (has_field(r, ESR_EC)) {
+        uint64_t exception = value_of(r, RET) & 0xff; /* bit 31 is an SError's */
+        return exception == ARM64_IRQ    ? IRQX
+               : exception == ARM64_TRAP ? counter_of(arm64_reasons, value_of(r, ESR_EC))
+                                         : NCOUNTERS;
+    }
+    if (!has_field(r, ISA))
+        return NCOUNTERS; /* an architecture whose reasons are not known here */
+    if (value_of(r, ISA) == 1)
+        return counter_of(vmx_reasons, reason & 0xffff);
+    if (reason == SVM_NPF && (value_of(r, INFO1) & SVM_NPF_RESERVED) != 0)
+        return MMIOX;
+    return counter_of(svm_reasons, reason);
+}
+
+/* Counts an exit of t, and in column c if that is one. */
+static void add_exit(struct thread *t, enum counter c)
+{
+    t->tally->counts[EXITS]++;
+    if (c != NCOUNTERS)
+        t->tally->counts[c]++;
+}
+
+static void count_exit(struct thread *t, struct stream *s)
+{
+    enum counter c = exit_counter(&s->next);
+
+    add_exit(t, c == EPTV ? NCOUNTERS : c);
+    t->last_exit = c == EPTV ? FAULT : c == NCOUNTERS ? OTHER : SETTLED;
+    t->exit_time = s->next.time;
+    t->exit_stream = s;
+}
+
+/*
+ * kvm_mmio: the exit before it, which may have looked like a page fault or like
+ * nothing that has a column, was for MMIO; but one exit only, and not if events that
+ * came in between may be lost.
+ */
+static void count_mmio(struct thread *t, struct stream *s)
+{
+    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
+        t->tally->counts[MMIOX]++;
+        t->last_exit = SETTLED;
+    }
+    settle_exit(t);
+}
+
+/*
+ * Counts, as an interval ends, the exits that no kvm_mmio follows any more.  One of the
+ * interval's last waits for the next report, so that no exit counts twice.
+ */
+static void settle_exits(uint64_t end)
+{
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL || t->last_exit != FAULT ||
+            (t->guest->gone == 0 && end < t->exit_time + DOUBT))
+            continue;
+        settle_exit(t);
+        t->active = true; /* it has something to count */
+    }
+}
+
+/*
+ * Whether r is an exit, where there is no kvm_exit.  An instruction that goes on after MMIO (an
+ * access across two pages, OUTS from MMIO) goes to user space again without an
+ * exit of the guest, and without being emulated anew.
+ */
+static bool is_user_exit(struct thread *t, const struct record *r)
+{
+    uint64_t reason = value_of(r, REASON);
+
+    if (value_of(r, ERRNO) != 0)
+        return false; /* a signal or an error: the guest did not exit */
+    bool again = t->in_mmio && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
+    t->in_mmio = reason == KVM_EXIT_MMIO;
+    return !again;
+}
+
+static void count_user_exit(struct thread *t, struct stream *s)
+{
+    if (is_user_exit(t, &s->next))
+        add_exit(t, counter_of(user_reasons, value_of(&s->next, REASON)));
+}
+
+/* An event whose number is all that counts. */
+static void count_event(struct thread *t, struct stream *s)
+{
+    t->tally->counts[s->next.type->counter]++;
+    t->in_mmio = false;
+}
+
+/* An event that tells nothing but which vCPU t runs: count() has seen that. */
+static void tell_vcpu(struct thread *t, struct stream *s)
+{
+    (void)t;
+    (void)s;
+}
+
+/*
+ * Counting keys (-e).  Times are those of perf-kvm(1): of an exit, up to the next
+ * kvm_entry; of a write, from kvm_mmio or kvm_pio up to there; of a read from MMIO,
+ * from kvm_exit to kvm_mmio.
+ */
+
+/* From now on, the end of the key with the given id is awaited. */
+static void start_timing(struct tally *t, uint64_t id, const struct stream *s)
+{
+    t->open = id;
+    t->since = s->next.time;
+}
+
+/* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
+static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
+{
+    if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
+        uint64_t time = s->next.time - t->since;
+        add_key(key_of(t, id), &(struct key){.timed = 1, .total = time, .min = time, .max = time});
+    }
+    t->since = 0;
+}
+
+/* Counts the key with the given id, and begins it. */
+static void count_key(struct tally *t, uint64_t id, const struct stream *s)
+{
+    key_of(t, id)->count++;
+    start_timing(t, id, s);
+}
+
+/*
+ * In the id of an exit's key: the second of symbols has its name, not the first.  Reasons of
+ * x86 and arm64 have 32 bits; bit 63 of a RISC-V one is that of interrupts.
+ */
+#define SECOND_SYMBOLS (UINT64_C(1) << 62)
+
+/* The id of the key of kvm_exit r: its reason's number, and SECOND_SYMBOLS. */
+static uint64_t exit_key(const struct record *r)
+{
+    uint64_t reason;
+
+    if (has_field(r, ESR_EC)) {
+        reason = value_of(r, RET);
+        return (reason & 0xff) == ARM64_TRAP ? value_of(r, ESR_EC) | SECOND_SYMBOLS
+                                             : reason & ~(uint64_t)ARM64_SERROR;
+    }
+    if (has_field(r, ISA)) {
+        reason = value_of(r, EXIT_REASON);
+        return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
+    }
+    /* RISC-V; or another architecture: what it has names for */
+    return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
+}
+
+/* Puts the name of exit reason id in buf: the kernel's, else its number. */
+static void name_reason(uint64_t id, char *buf, size_t size)
+{
+    size_t second = (id & SECOND_SYMBOLS) != 0;
+    uint64_t value = id & ~SECOND_SYMBOLS;
+    size_t i = symbol_index(second, value);
+
+    if (i < symbols[second].n && symbols[second].list[i].value == value)
+        snprintf(buf, size, "%s", symbols[second].list[i].name);
+    else
+        snprintf(buf, size, "0x%" PRIx64, value);
+}
+
+static void key_exit(struct thread *t, struct stream *s)
+{
+    count_key(t->tally, exit_key(&s->next), s);
+}
+
+static void key_user_exit(struct thread *t, struct stream *s)
+{
+    if (is_user_exit(t, &s->next))
+        count_key(t->tally, value_of(&s->next, REASON), s);
+}
+
+/* Puts the address of key id in buf, and whether it was read or written. */
+static void name_address(uint64_t id, char *buf, size_t size)
+{
+    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
+}
+
+static void begin_exit(struct thread *t, struct stream *s)
+{
+    start_timing(t->tally, UNKNOWN_KEY, s);
+}
+
+static void key_mmio(struct thread *t, struct stream *s)
+{
+    uint64_t kind = value_of(&s->next, TYPE);
+    uint64_t id = value_of(&s->next, GPA) << 1 | (kind == MMIO_WRITE);
+
+    if (kind == MMIO_WRITE) {
+        count_key(t->tally, id, s);
+    } else if (kind == MMIO_READ) {
+        key_of(t->tally, id)->count++;
+        if (t->tally->open == UNKNOWN_KEY)
+            stop_timing(t->tally, id, s);
+    }
+}
+
+/* Puts the port of key id in buf, and the direction. */
+static void name_port(uint64_t id, char *buf, size_t size)
+{
+    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
+}
+
+static void key_pio(struct thread *t, struct stream *s)
+{
+    uint64_t port = value_of(&s->next, PORT);
+
+    count_key(t->tally, port << 1 | (value_of(&s->next, RW) != 0), s);
+}
+
+/* kvm_entry: the guest goes on. */
+static void end_by_entry(struct thread *t, struct stream *s)
+{
+    if (t->tally->open != UNKNOWN_KEY)
+        stop_timing(t->tally, t->tally->open, s);
+    t->tally->since = 0;
+}
+
+/* kvm_fpu: if it loads the guest's, user space let it go on.  There is no kvm_entry on kvm_pvm. */
+static void end_by_load(struct thread *t, struct stream *s)
+{
+    if (value_of(&s->next, LOAD) != 0)
+        stop_timing(t->tally, t->tally->open, s);
+}
+
+/* By enum table. */
+static const struct {
+    const char *name;                                      /* as -e has it, and over the keys */
+    const char *meaning;                                   /* of a key, for -h */
+    void (*name_key)(uint64_t id, char *buf, size_t size); /* as a row shows it */
+} tables[NTABLES] = {
+    [USUAL] = {"", NULL, NULL},
+    [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it", name_reason},
+    [MMIO] = {"mmio", "the guest physical address, and R or W", name_address},
+    [IOPORT] = {"ioport", "the port, and in or out", name_port},
+};
+
+/*
+ * The events: which there are, which are wanted, and the way of each to what counts it.
+ */
+
+/* The events, by which the code knows them; choose_events() picks those that are needed. */
+enum event {
+    KVM_EXIT,
+    KVM_ENTRY,
+    KVM_USERSPACE_EXIT,
+    KVM_INJ_VIRQ,
+    KVM_EMULATE_INSN,
+    KVM_MMIO,
+    KVM_PIO,
+    KVM_FPU,
+    TASK_NEWTASK,
+    NEVENTS
+};
+
+static struct event_type events[NEVENTS] = {
+    [KVM_EXIT] = {.name = "kvm/kvm_exit",
+        .uses = {[USUAL] = {HARDWARE_HOSTS, HARDWARE_HOSTS, count_exit},
+            [VMEXIT] = {HARDWARE_HOSTS, HARDWARE_HOSTS, key_exit},
+            [MMIO] = {HARDWARE_HOSTS, 0, begin_exit}}},
+    [KVM_ENTRY] = {.name = "kvm/kvm_entry",
+        .uses = {[USUAL] = {HARDWARE_HOSTS, 0, tell_vcpu},
+            [VMEXIT] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [MMIO] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry}}},
+    [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
+        .uses = {[USUAL] = {SOFTWARE_HOST, SOFTWARE_HOST, count_user_exit},
+            [VMEXIT] = {SOFTWARE_HOST, SOFTWARE_HOST, key_user_exit}}},
+    [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
+        .counter = IRQS,
+        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
+            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
+    [KVM_EMULATE_INSN] = {.name = "kvm/kvm_emulate_insn",
+        .counter = EMUL,
+        .uses = {[USUAL] = {ALL_HOSTS, X86_HOST | SOFTWARE_HOST, count_event},
+            [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
+    [KVM_MMIO] = {.name = "kvm/kvm_mmio",
+        .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
+            [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
+    [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
+    [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_load}}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask", /* which keep_birth() takes */
+        .uses = {[USUAL] = {.hosts = ALL_HOSTS},
+            [VMEXIT] = {.hosts = ALL_HOSTS},
+            [MMIO] = {.hosts = ALL_HOSTS},
+            [IOPORT] = {.hosts = ALL_HOSTS}}},
+};
+
+/* By common_type: the event, or NULL. */
+static const struct event_type *event_of_id[UINT16_MAX + 1];
+
+/* Whether exit_key() finds a reason in kvm_exit as it is here, or -e vmexit does not ask for one.
+ */
+static bool are_reasons_known(bool software)
+{
+    static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
+    size_t size = 0;
+
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
+        size += events[KVM_EXIT].fields[reasons[i]].size;
+    return software || options.table != VMEXIT || size != 0;
+}
+
+/*
+ * Decides which of the events whose formats were parsed are wanted, on a host that has only the
+ * software backend or on another.  Gives NULL, or the name of one that is needed and not there.
+ */
+static const char *choose_events(bool software)
+{
+    const struct field *exit = events[KVM_EXIT].fields;
+    const enum host_kind kind = software                 ? SOFTWARE_HOST
+                                : exit[ISA].size != 0    ? X86_HOST
+                                : exit[ESR_EC].size != 0 ? ARM64_HOST
+                                                         : OTHER_HOST;
+
+    for (int i = 0; i < NEVENTS; i++) {
+        struct event_type *type = &events[i];
+        const struct use *use = &type->uses[options.table];
+        type->wanted = type->id != 0 && (use->hosts & kind) != 0;
+        /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
+        if (use->count == tell_vcpu)
+            type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
+        if ((use->needed & kind) != 0 && !type->wanted)
+            return type->name;
+        if (type->wanted)
+            event_of_id[type->id] = type;
+        if (type->wanted && (use->needed & kind) != 0)
+            parse_symbols(type->print);
+    }
+    return NULL;
+}
+
+/* The common_type of r; 0 if it has none. */
+static int event_id(const struct record *r)
+{
+    return r->size < 2 ? 0 : (int)load(r->data, 2);
+}
+
+/*
+ * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
+ * thread but a process; and that whatever had that id before has ended.
+ */
+static void keep_birth(const struct record *r, int tid)
+{
+    int child = (int)value_of(r, PID);
+    bool is_thread = (value_of(r, CLONE_FLAGS) & CLONE_THREAD) != 0;
+
+    if (child <= 0)
+        return;
+    int pid = is_thread ? process_of(tid, r->time) : child;
+    *birth_of(child) = (struct birth){child, pid};
+    source->end_former(child, pid, r->time);
+}
+
+/* Counts the next event of s. */
+static void count(struct stream *s)
+{
+    struct record *r = &s->next;
+
+    r->type = event_of_id[event_id(r)];
+    if (r->type == NULL)
+        return;
+    int tid = (int)value_of(r, COMMON_PID);
+    if (tid <= 0)
+        return;
+    if (r->type == &events[TASK_NEWTASK]) {
+        keep_birth(r, tid);
+        return;
+    }
+    if (r->time < reading.start)
+        return;
+    if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
+        s->thread->guest->former)
+        s->thread = source->thread_of(tid, r->time);
+    struct thread *t = s->thread;
+    if (t == NULL) {
+        world.unknown++;
+        return;
+    }
+    t->active = true;
+    if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
+        settle_exit(t); /* while the vCPU is the one that exited */
+    if (has_field(r, VCPU_ID))
+        note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
+    r->type->uses[options.table].count(t, s);
+}
+
+/*
+ * Merging: from pages to events, those of all CPUs in the order of their stamps.
+ */
+
+/* Opens the next sub-buffer of s; false if it has none now. */
+static bool next_subbuf(struct stream *s)
+{
+    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
+
+    if (s->used == s->nbytes && !source->read_pages(s))
+        return false;
+    size_t size = s->nbytes - s->used < reading.page.size ? s->nbytes - s->used : reading.page.size;
+    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page)) {
+        source->refuse(s, "a sub-buffer that is larger than it can be");
+        return false;
+    }
+    s->used += size;
+    if (s->subbuf.missed)
+        source->add_lost(s);
+    s->subbuf.missed |= missed;
+    return true;
+}
+
+/* Takes the next event of s to s->next; false if it has none now. */
+static bool fill(struct stream *s)
+{
+    int found;
+
+    while ((found = subbuf_next(&s->subbuf, &s->next)) == 0) {
+        if (!next_subbuf(s))
+            return s->has_next = false;
+    }
+    if (found < 0 || s->next.time > INT64_MAX) {
+        source->refuse(
+            s, found < 0 ? "a sub-buffer that makes no sense" : "a time stamp that cannot be");
+        return false;
+    }
+    if (s->subbuf.missed) {
+        s->gap = s->next.time;
+        reading.gap = s->gap > reading.gap ? s->gap : reading.gap;
+        s->subbuf.missed = false;
+    }
+    return s->has_next = true;
+}
+
+/* Moves the stream at place i of the heap of n, soonest event first, down to where it belongs. */
+static void sift_down(struct stream **heap, size_t n, size_t i)
+{
+    struct stream *s = heap[i];
+    size_t child;
+
+    while ((child = 2 * i + 1) < n) {
+        if (child + 1 < n && heap[child + 1]->next.time < heap[child]->next.time)
+            child++;
+        if (s->next.time <= heap[child]->next.time)
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = s;
+}
+
+/*
+ * Counts all events stamped before the given time, which is not in the future, in
+ * the order of their stamps.  One that a CPU is still writing counts the next time.
+ */
+static void drain(uint64_t until)
+{
+    struct stream **heap = reading.heap;
+    size_t n = 0;
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct stream *s = &reading.streams[i];
+        if (s->has_next || (s->ready && fill(s)))
+            heap[n++] = s;
+    }
+    for (size_t i = n / 2; i-- > 0;)
+        sift_down(heap, n, i);
+    while (n > 0 && heap[0]->next.time < until) {
+        /* The first stream's turn lasts until another one's is due. */
+        struct stream *s = heap[0];
+        uint64_t limit = until;
+        for (size_t i = 1; i < n && i < 3; i++)
+            limit = heap[i]->next.time < limit ? heap[i]->next.time : limit;
+        do
+            count(s);
+        while (fill(s) && s->next.time < limit);
+        if (!s->has_next)
+            heap[0] = heap[--n];
+        if (n > 0)
+            sift_down(heap, n, 0);
+    }
+    reading.drained = until;
+}
+
+/*
+ * This host.
+ *
+ * What procfs and debugfs tell of a guest is gone when the guest is: that is no error.
+ */
+
+#define TRACEFS_MAGIC 0x74726163    /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
+#define DEBUGFS_MAGIC 0x64626720    /* the same */
+#define SYSFS_MAGIC 0x62656572      /* the same */
+#define PROCFS_MAGIC 0x9fa0         /* the same */
+#define INITIAL_PID_NS 0xeffffffcu  /* the inode of /proc/self/ns/pid there: linux/proc_ns.h */
+#define INITIAL_USER_NS 0xeffffffdu /* the same of /proc/self/ns/user */
+#define MAX_PIDS (1u << 22)         /* process ids that the kernel can have (PID_MAX_LIMIT) */
+#define ATTENTIVE (NSEC / 10)       /* nanoseconds: how long after a virtual machine was made */
+
+/* A virtual machine, by its directory in debugfs. */
+struct vm {
+    ino_t inode;         /* the directory's: a new machine of the same name has another */
+    nlink_t links;       /* the directory's: changes when a vCPU is added */
+    char name[32];       /* the directory's: PID-FD */
+    struct guest *guest; /* its process; NULL if that cannot be told */
+    bool sure;           /* FD is a virtual machine of that process's */
+    bool searched;       /* all processes were searched for it */
+    long *vcpus;         /* the numbers of its vCPUs, as its directory has them */
+    size_t nvcpus;       /* how many; none on arm64 and riscv64 */
+};
+
+/* What is seen of this host. */
+static struct {
+    int proc;            /* the root of procfs */
+    int debugfs;         /* directory kvm of debugfs, or -1 */
+    int uevents;         /* netlink: tells of virtual machines that are made; or -1 */
+    struct vm *vms;      /* in order of inode */
+    size_t nvms;         /* how many */
+    DIR *search;         /* of procfs: where the search of all processes is; or NULL */
+    bool search_again;   /* a search is wanted that begins at the first process */
+    uint64_t look_begun; /* kvmstat's own CPU time when the look that is under way began */
+    uint64_t look_end;   /* the same when it has to end */
+    uint64_t next_look;  /* no look before, but for that of a report */
+    bool cut;            /* the look had to end before it had seen all ... */
+    int largest;         /* ... in this process */
+    int shortage;        /* what errno was when the host was short of something; else 0 */
+} view = {.proc = -1, .debugfs = -1, .uevents = -1};
+
+/* -m: a bit for each process id that was a guest's. */
+static uint8_t former_pids[MAX_PIDS / 8];
+
+/* The places in trace.polls. */
+enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
+
+/* A directory of the instance that inotify watches. */
+struct watch {
+    int wd;        /* by which inotify tells of it */
+    int dir;       /* of events: an open one is not made anew, unwatched (as of Linux 6.6); or -1 */
+    char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
+};
+
+/* The tracefs instance. */
+static struct {
+    int instances;         /* directory of all instances, or -1 */
+    char name[32];         /* this instance's directory in it ... */
+    int dir;               /* ... and that itself, or -1 */
+    int hold;              /* its tracing_on: while it is open nobody can remove the instance */
+    int life;              /* the pipe that ends when this process does, or -1 */
+    pid_t janitor;         /* the process that then removes the instance; 0 before */
+    struct pollfd *polls;  /* stdout, then view.uevents, then a stream each */
+    int inotify;           /* what others do in the instance; or -1 */
+    struct watch *watches; /* of its directories */
+    size_t nwatches;       /* how many */
+    struct text touched;   /* files that others changed since the last report: their names */
+    bool changed;          /* they have to be set right */
+    size_t ntouched;       /* how many */
+} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .inotify = -1};
 
 /*
  * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
@@ -1651,7 +2242,902 @@ static struct dirent *next_host_entry(DIR *d)
     return e;
 }
 
-/* Guests' names: what their owners chose, as bytes. */
+/* Closes all descriptors of this process but these two; false with errno. */
+static bool close_others(int kept, int kept_too)
+{
+    DIR *d = open_dir(view.proc, "self/fd");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        int fd = parse_int(e->d_name);
+        if (fd >= 0 && fd != kept && fd != kept_too && fd != dirfd(d))
+            close(fd);
+    }
+    return d != NULL && closedir(d) == 0;
+}
+
+/*
+ * This host: its file systems.
+ */
+
+/* The directory path, if a file system with the given magic number is mounted there; else -1. */
+static int open_mounted(const char *path, long magic)
+{
+    struct statfs fs;
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && (fstatfs(fd, &fs) != 0 || (long)fs.f_type != magic)) {
+        close(fd);
+        fd = -1;
+        errno = ENOENT;
+    }
+    return fd;
+}
+
+/*
+ * The root directory of a file system type: in a mount of our own, which is attached
+ * nowhere and goes with the descriptor (Linux 5.2).  -1 with errno.
+ */
+static int open_detached(const char *type)
+{
+    enum { OPEN_CLOEXEC = 1, CMD_CREATE = 6, MOUNT_CLOEXEC = 1 }; /* linux/mount.h */
+    int context = (int)syscall(SYS_fsopen, type, OPEN_CLOEXEC), fd = -1;
+
+    if (context < 0)
+        return -1;
+    if (syscall(SYS_fsconfig, context, CMD_CREATE, NULL, NULL, 0) == 0)
+        fd = (int)syscall(SYS_fsmount, context, MOUNT_CLOEXEC, 0);
+    int error = errno;
+    close(context);
+    errno = error;
+    return fd;
+}
+
+/*
+ * The root directory of a file system type: in a mount of our own, since the one at path, if any,
+ * may be read-only, hide something or be another's; where such mounts are not allowed, the
+ * one at path.  -1 with errno, as of the mount of our own.
+ */
+static int open_root(const char *type, const char *path, long magic)
+{
+    int fd = open_detached(type), error = errno;
+
+    if (fd < 0)
+        fd = open_mounted(path, magic);
+    errno = error;
+    return fd;
+}
+
+/*
+ * Opens procfs.  It has to be the host's: ids in events are those of the initial PID name space,
+ * and capabilities of another user name space hold for nothing that is looked at here.
+ */
+static void open_procfs(void)
+{
+    char pid[16], self[16];
+    struct stat st;
+    ssize_t size;
+
+    if ((view.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
+        fail("/proc: not procfs (mount it: mount -t proc nodev /proc)");
+    if (fstatat(view.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
+        fail("user name space: not the host's (run kvmstat as the host's root, in a container "
+             "without --userns)");
+    if (fstatat(view.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
+        fail("PID name space: not the host's (run kvmstat on the host, or in a container with "
+             "--pid=host)");
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    size = readlinkat(view.proc, "self", self, sizeof(self));
+    if (size != (ssize_t)strlen(pid) || memcmp(self, pid, strlen(pid)) != 0)
+        fail("/proc: of another PID name space (mount the host's: mount -t proc nodev /proc)");
+}
+
+/* Sets clock_offset. */
+static void find_clock_offset(void)
+{
+    static const char key[] = "monotonic";
+    char text[256], *s;
+
+    if (read_file(view.proc, "self/timens_offsets", text, sizeof(text)) > 0 &&
+        (s = strstr(text, key)) != NULL) {
+        long long seconds = strtoll(s + strlen(key), &s, 10);
+        clock_offset = (uint64_t)seconds * NSEC + (uint64_t)strtoll(s, NULL, 10);
+    }
+}
+
+/* source.to_epoch: from CLOCK_MONOTONIC to CLOCK_REALTIME. */
+static uint64_t host_to_epoch(void)
+{
+    static uint64_t offset;
+    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
+
+    /* The clocks are read one after the other: do not let that wobble show. */
+    if (difference - offset + NSEC / 1000 > NSEC / 500)
+        offset = difference - difference % 1000;
+    return offset;
+}
+
+/* Opens tracefs, which has the events of kvm. */
+static int open_tracefs(void)
+{
+    static const char path[] = "/sys/kernel/tracing";
+    int fd = open_root("tracefs", path, TRACEFS_MAGIC);
+
+    if (fd < 0 && errno == ENOSYS) {
+        /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
+        fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
+        errno = ENOSYS;
+    }
+    if (fd < 0)
+        fail_errno(path);
+    if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
+        if (errno == ENOENT)
+            fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
+        fail_errno(path);
+    }
+    return fd;
+}
+
+/* Opens debugfs's directory of virtual machines, if there is one. */
+static void open_debugfs(void)
+{
+    int debugfs = open_root("debugfs", "/sys/kernel/debug", DEBUGFS_MAGIC);
+
+    if (debugfs < 0)
+        return;
+    view.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    close(debugfs);
+}
+
+/* Has the kernel announce the virtual machines that are made, if it does. */
+static void open_uevents(void)
+{
+    enum { KOBJECT_UEVENT = 15 }; /* linux/netlink.h */
+    struct {
+        uint16_t family; /* AF_NETLINK */
+        uint16_t pad;    /* 0 */
+        uint32_t port;   /* 0: any */
+        uint32_t groups; /* 1: the kernel's own events */
+    } address = {.family = AF_NETLINK, .groups = 1};
+    int size = 1 << 20; /* bytes that may wait for us */
+
+    view.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
+    if (view.uevents < 0)
+        return;
+    setsockopt(view.uevents, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+    if (bind(view.uevents, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        close(view.uevents);
+        view.uevents = -1;
+    }
+}
+
+/*
+ * This host: the tracefs instance.  All that kvmstat changes in tracing is in this part.
+ */
+
+#define LINGER 500 /* tries, 10 ms apart, to remove a busy instance */
+
+/*
+ * Removes the instance.  While a file of it is open (a process that was killed is
+ * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms.
+ * After a tenth of that it disables the events: an instance that stays costs no time.
+ */
+static bool remove_instance(void)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/events/enable", trace.name);
+    for (int i = 0; i < LINGER; i++) {
+        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+            errno == ENODEV) /* another kvmstat, which starts, is just removing it */
+            return true;
+        if (errno != EBUSY)
+            return false;
+        if (i == LINGER / 10)
+            write_file(trace.instances, path, "0");
+        nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
+    }
+    return false;
+}
+
+/*
+ * Starts the process that removes the instance when this one has ended, however
+ * it ended: it waits for the end of a pipe that only its parent can write to.
+ */
+static void start_janitor(void)
+{
+    int life[2];
+    char c;
+
+    if (pipe2(life, O_CLOEXEC) != 0)
+        fail_errno("pipe");
+    trace.janitor = fork();
+    if (trace.janitor < 0) {
+        trace.janitor = 0;
+        fail("fork: %s (too many processes, or too little memory)", strerror(errno));
+    }
+    if (trace.janitor != 0) {
+        close(life[0]);
+        trace.life = life[1];
+        return;
+    }
+    /* Signals to the terminal's group, or to all that is called kvmstat, are the other's. */
+    setsid();
+    for (size_t i = 0; i < NENDINGS; i++)
+        signal(endings[i], SIG_IGN);
+    keep_capabilities(is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE);
+    close(life[1]);
+    /* If these fail, it keeps a file system from being unmounted, or a file from going, no more. */
+    if (!close_others(life[0], trace.instances) || chdir("/") != 0)
+        errno = 0;
+    while (read(life[0], &c, 1) < 0 && errno == EINTR)
+        ;
+    _exit(remove_instance() ? 0 : 1);
+}
+
+/* Removes the instances of kvmstats that are dead.  A live one's is busy. */
+static void remove_dead_instances(void)
+{
+    DIR *d = open_dir(trace.instances, ".");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, "kvmstat.", 8) == 0 && parse_int(e->d_name + 8) > 0)
+            unlinkat(trace.instances, e->d_name, AT_REMOVEDIR);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* Makes the instance, not tracing yet, and holds it. */
+static void create_instance(void)
+{
+    snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
+    remove_dead_instances();
+    start_janitor();
+    if (mkdirat(trace.instances, trace.name, 0700) != 0) {
+        int error = errno;
+        kill(trace.janitor, SIGKILL); /* there is nothing that is ours to remove */
+        waitpid(trace.janitor, NULL, 0);
+        trace.janitor = 0;
+        errno = error;
+        fail_errno("tracefs instance");
+    }
+    trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (trace.dir < 0)
+        fail_errno("tracefs instance");
+    trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
+    if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
+        fail_errno("tracing_on");
+}
+
+/* Sets what the instance has under name to value; ends kvmstat if it cannot. */
+static void set_in_instance(const char *name, const char *value)
+{
+    if (write_file(trace.dir, name, value) != 0)
+        fail_errno(name);
+}
+
+/* Whether the kernel has the given module of KVM; sysfs is the root of that. */
+static bool has_module(int sysfs, const char *path)
+{
+    if (faccessat(sysfs, path, F_OK, 0) == 0)
+        return true;
+    if (errno != ENOENT)
+        fail_errno(path);
+    return false;
+}
+
+/* Whether the host has only the software backend, which never fires kvm_exit. */
+static bool has_only_software(void)
+{
+    int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
+
+    if (sysfs < 0)
+        fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
+    bool software = has_module(sysfs, "module/kvm_pvm") && !has_module(sysfs, "module/kvm_intel") &&
+                    !has_module(sysfs, "module/kvm_amd");
+    close(sysfs);
+    return software;
+}
+
+/* Enables the events that are needed, and no others. */
+static void switch_events_on(void)
+{
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        if (!events[i].wanted)
+            continue;
+        snprintf(path, sizeof(path), "events/%s/filter", events[i].name);
+        set_in_instance(path, "0"); /* none */
+        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
+        set_in_instance(path, "1");
+    }
+}
+
+/* Reads the events' formats, decides which are needed here, and enables them. */
+static void enable_events(void)
+{
+    static char text[1 << 16];
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
+        if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
+            if (errno != ENOENT)
+                fail_errno(path);
+        } else if (!parse_format(&events[i], text)) {
+            fail("%s: not understood (is this kernel newer than kvmstat?)", path);
+        }
+    }
+    bool software = has_only_software();
+    const char *missed = choose_events(software);
+    if (missed != NULL)
+        fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
+    if (!are_reasons_known(software))
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
+            events[KVM_EXIT].name);
+    switch_events_on();
+}
+
+/* Appends the ids of the threads of the processes of -p to t; gives how many. */
+static size_t put_threads(struct text *t)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < world.nguests; i++) {
+        char path[64];
+        struct dirent *e;
+        if (!world.guests[i]->asked || world.guests[i]->gone != 0)
+            continue;
+        snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
+        DIR *d = open_host_dir(view.proc, path);
+        while ((e = next_host_entry(d)) != NULL) {
+            if (parse_int(e->d_name) <= 0)
+                continue;
+            put_bytes(t, e->d_name, strlen(e->d_name));
+            put_bytes(t, " ", 1);
+            n++;
+        }
+        if (d != NULL)
+            closedir(d);
+    }
+    return n;
+}
+
+/* Lets only the threads of the processes of -p be traced, and those that they will start. */
+static void set_pids(void)
+{
+    struct text t = {.s = NULL};
+    size_t n = 0, before;
+
+    set_in_instance("options/event-fork", "1");
+    /* A thread may start another between our reading of the list and our writing. */
+    do {
+        before = n;
+        t.size = 0;
+        n = put_threads(&t);
+        if (n == 0 && reading.start == 0)
+            fail("-p: no such process (it has ended)");
+        if (n == 0)
+            put_bytes(&t, "1 ", 2); /* with nothing set, all would be traced */
+        put_bytes(&t, "", 1);
+        set_in_instance("set_event_pid", t.s);
+    } while (n > before);
+    free(t.s);
+}
+
+/* Per cent, that wake kvmstat -w: a sub-buffer of few events takes as much room as a full one. */
+#define WATERMARK "25"
+
+/*
+ * Has the kernel say that a buffer has something when so many per cent of it are full, or
+ * with 0 at its first event; before Linux 5.0, always so.
+ */
+static void set_watermark(const char *percent)
+{
+    if (write_file(trace.dir, "buffer_percent", percent) != 0 && errno != ENOENT)
+        fail_errno("buffer_percent");
+}
+
+/* Has the instance's buffers made, and finds out what their sub-buffers look like. */
+static void set_buffers(void)
+{
+    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* as of Linux 6.8 */
+    static char text[4096], subbuf_kib[32];
+
+    snprintf(text, sizeof(text), "%" PRIu64, options.kib);
+    set_in_instance("buffer_size_kb", text);
+    set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
+    /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
+    set_in_instance("options/overwrite", "1");
+    set_in_instance("options/block", "0"); /* or poll() says that there is something, always */
+    set_watermark(options.write == NULL ? "0" : WATERMARK);
+    if (*subbuf_kib == '\0')
+        read_file(trace.dir, subbuf_file, subbuf_kib, sizeof(subbuf_kib));
+    else
+        write_file(trace.dir, subbuf_file, subbuf_kib);
+    if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
+        fail_errno("events/header_page");
+    if (!parse_header_page(&reading.page, text))
+        fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
+    reading.chunk = reading.page.size;
+}
+
+static int compare_streams(const void *a, const void *b)
+{
+    const struct stream *x = a, *y = b;
+
+    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
+}
+
+/* Has each CPU's buffer polled, also of those that were not online up to now. */
+static void watch_streams(void)
+{
+    for (size_t i = 0; i < reading.nstreams; i++)
+        trace.polls[FIRST_STREAM + i] =
+            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
+}
+
+/* Opens each CPU's buffer. */
+static void open_streams(void)
+{
+    DIR *d = open_dir(trace.dir, "per_cpu");
+    struct rlimit files;
+    struct dirent *e;
+    char path[64];
+
+    if (d == NULL)
+        fail_errno("per_cpu");
+    while ((errno = 0, e = readdir(d)) != NULL) {
+        int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
+        if (cpu < 0)
+            continue;
+        snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
+        /* Before it is open: clean_up() closes what it knows. */
+        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+        int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            fail_errno(path);
+        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .saved = -1};
+    }
+    if (errno != 0)
+        fail_errno("per_cpu");
+    closedir(d);
+    /* With -w, each CPU that has events needs a file, sooner or later. */
+    if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+        files.rlim_cur < 2 * reading.nstreams + 20) {
+        errno = EMFILE;
+        fail_errno("-w");
+    }
+    qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
+    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
+    trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
+    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
+    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
+    watch_streams();
+}
+
+/*
+ * This host: the buffers of its CPUs.
+ */
+
+/* Asks the kernel which of the n buffers at p have something to read. */
+static void poll_buffers(struct pollfd *p, size_t n)
+{
+    while (poll(p, n, 0) < 0) {
+        if (errno != EINTR)
+            fail("poll: %s", strerror(errno));
+    }
+}
+
+/*
+ * Whether there is something to read.  What has nothing must not be read: if its CPU just then
+ * puts its next event on the page that was read last, and goes on to another page, the kernel
+ * gives up that one, the event with it, and tells nobody (rb_get_reader_page(), to Linux 6.18).
+ */
+static bool is_ready(const struct stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN};
+
+    if (s->ready)
+        return true;
+    poll_buffers(&p, 1);
+    return (p.revents & POLLIN) != 0;
+}
+
+/* source.read_pages: one sub-buffer, which -w saves. */
+static bool read_buffer(struct stream *s)
+{
+    ssize_t size;
+
+    if (!is_ready(s))
+        return false;
+    s->ready = false;
+    if (s->pages == NULL)
+        s->pages = resize(NULL, reading.chunk, 1);
+    do
+        size = read(s->fd, s->pages, reading.chunk);
+    while (size < 0 && errno == EINTR);
+    if (size == 0 || (size < 0 && errno == EAGAIN))
+        return false;
+    if (size < 0)
+        fail_errno("trace_pipe_raw");
+    s->nbytes = (size_t)size;
+    s->used = 0;
+    if (options.write != NULL)
+        save_subbuf(s);
+    return true;
+}
+
+/* source.add_lost: not from the sub-buffer, which may have had no room for the number. */
+static void add_overrun(struct stream *s)
+{
+    char path[64], text[1024], *overrun;
+    uint64_t total;
+
+    snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
+    if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
+        if (view.shortage == 0)
+            fail_errno(path);
+        s->lost_more = true;
+        return;
+    }
+    if ((overrun = strstr(text, "\noverrun: ")) == NULL)
+        fail("%s: not understood (is this kernel newer than kvmstat?)", path);
+    total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
+    s->lost += total < s->overrun ? total : total - s->overrun; /* somebody emptied it */
+    s->overrun = total;
+}
+
+/* source.say_lost */
+static void say_host_lost(const struct text *list)
+{
+    complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)list->size, list->s, options.kib);
+}
+
+/* Asks the kernel which streams have something to read, be it one event. */
+static void poll_streams(void)
+{
+    if (options.write != NULL)
+        set_watermark("0");
+    watch_streams();
+    poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct pollfd *p = &trace.polls[FIRST_STREAM + i];
+        if ((p->revents & POLLERR) != 0)
+            p->fd = -1; /* a CPU that was never online */
+        reading.streams[i].ready = (p->revents & POLLIN) != 0;
+    }
+}
+
+/* drain() of what the CPUs' buffers have. */
+static void drain_buffers(uint64_t until)
+{
+    /* Only now, after the clock was read, can the buffers tell of all before that time. */
+    poll_streams();
+    drain(until);
+    if (options.write != NULL)
+        set_watermark(WATERMARK);
+}
+
+/*
+ * This host: what others do in the instance.  Another program may switch its events off, empty its
+ * buffers or change their settings (trace-cmd reset -a does so in all instances): counts are too
+ * low then.  inotify tells of each such change, and costs nothing as long as there is none.
+ */
+
+/* Has inotify tell of changes in directory path of the instance, which ends in a slash. */
+static void watch_directory(const char *path)
+{
+    struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
+
+    snprintf(w.path, sizeof(w.path), "%s", path);
+    trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
+    if (w.dir < 0 || fchdir(w.dir) != 0)
+        fail_errno(*path == '\0' ? "tracefs instance" : path);
+    w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
+    if (w.wd < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
+    if (strncmp(path, "events/", 7) != 0) {
+        close(w.dir);
+        w.dir = -1;
+    }
+    trace.watches[trace.nwatches++] = w;
+}
+
+/* Watches all of the instance that kvmstat needs to stay as it is. */
+static void watch_instance(void)
+{
+    char path[64];
+
+    trace.inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (trace.inotify < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_instances)", strerror(errno));
+    trace.polls[POLL_CHANGES] = (struct pollfd){.fd = trace.inotify, .events = POLLIN};
+    watch_directory("");
+    watch_directory("options/");
+    watch_directory("events/");
+    watch_directory("events/kvm/");
+    for (int i = 0; i < NEVENTS; i++) {
+        snprintf(path, sizeof(path), "events/%s/", events[i].name);
+        if (events[i].wanted)
+            watch_directory(path);
+    }
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        snprintf(path, sizeof(path), "per_cpu/cpu%d/", reading.streams[i].cpu);
+        watch_directory(path);
+    }
+    if (chdir("/") != 0)
+        fail_errno("/");
+}
+
+/* Notes that somebody changed the file name in directory path of the instance. */
+static void note_touched(const char *path, const char *name)
+{
+    enum { MAX_TOUCHED = 4 }; /* names that are told; they may be many */
+    char text[64 + NAME_MAX];
+    int size = snprintf(text, sizeof(text), ", %s%s", path, name);
+
+    trace.changed = true;
+    put_bytes(&trace.touched, "", 1);
+    trace.touched.size--;
+    if (strstr(trace.touched.s, text) != NULL)
+        return;
+    if (trace.ntouched++ < MAX_TOUCHED)
+        put_bytes(&trace.touched, text, (size_t)size);
+    else if (trace.ntouched == MAX_TOUCHED + 1)
+        put_bytes(&trace.touched, ", ...", 5);
+}
+
+/* Whether others' opening of the file takes events from its buffer, or stops it meanwhile. */
+static bool takes_events(const char *name)
+{
+    return strncmp(name, "trace_pipe", 10) == 0 ||
+           (strcmp(name, "trace") == 0 &&
+               faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
+}
+
+/* Notes what others did in the instance. */
+static void note_changes(void)
+{
+    static _Alignas(struct inotify_event) char room[1 << 14];
+    ssize_t size;
+
+    while ((size = read(trace.inotify, room, sizeof(room))) > 0) {
+        const struct inotify_event *e;
+        for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
+            e = (const struct inotify_event *)s;
+            const char *path = "", *name = e->len == 0 ? "" : e->name;
+            bool changed = (e->mask & (IN_MODIFY | IN_Q_OVERFLOW)) != 0;
+            for (size_t i = 0; i < trace.nwatches; i++)
+                path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
+            /* kvmstat -w changes buffer_percent itself, all the time. */
+            if (changed ? strcmp(name, "buffer_percent") != 0 : takes_events(name))
+                note_touched(path, name);
+        }
+    }
+}
+
+/* Forgets what s has read and not counted. */
+static void empty_stream(struct stream *s)
+{
+    s->nbytes = s->used = 0;
+    s->subbuf = (struct subbuf){.size = 0};
+    s->ready = s->has_next = false;
+}
+
+/*
+ * source.refuse.  Somebody else who has changed the instance explains it: then s has no events
+ * until that is set right.
+ */
+static void refuse_buffer(struct stream *s, const char *what)
+{
+    note_changes();
+    if (trace.ntouched == 0)
+        fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
+    empty_stream(s);
+}
+
+/*
+ * Sets the instance up again as it was, if others changed it.  What its buffers had is dropped: it
+ * may be of another clock.  In the recording, the next sub-buffers tell that there is a loss.
+ */
+static void mend_instance(void)
+{
+    char on[8] = "";
+
+    /* The kernel itself may switch it off: a trigger, or an oops. */
+    if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
+        note_touched("", "tracing_on");
+    note_changes();
+    if (!trace.changed)
+        return;
+    set_in_instance("tracing_on", "0");
+    set_in_instance("events/enable", "0");
+    set_in_instance("current_tracer", "nop");
+    set_buffers();
+    set_in_instance("set_event_pid", "");
+    if (options.npids != 0)
+        set_pids();
+    write_file(trace.dir, "set_event_notrace_pid", ""); /* as of Linux 5.7 */
+    switch_events_on();
+    set_in_instance("trace", "");
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        empty_stream(&reading.streams[i]);
+        reading.streams[i].overrun = 0;
+        reading.streams[i].marked = true;
+    }
+    size_t ntouched = trace.ntouched, size = trace.touched.size;
+    set_in_instance("tracing_on", "1");
+    reading.gap = reading.mended = now(CLOCK_MONOTONIC);
+    note_changes(); /* these */
+    trace.ntouched = ntouched;
+    trace.touched.size = size;
+    trace.changed = false;
+}
+
+/* Ends kvmstat if the kvm module was unloaded: its events are gone, or others. */
+static void check_module(void)
+{
+    char path[64], on[8] = "";
+
+    for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
+        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
+        if (events[i].wanted && read_host_file(trace.dir, path, on, sizeof(on)) < 0 &&
+            errno == ENOENT)
+            *on = '0';
+    }
+    if (*on == '0') {
+        note_changes(); /* or somebody has just switched it off */
+        if (!trace.changed)
+            fail("kvm: unloaded (load it, and start kvmstat anew)");
+    }
+}
+
+/*
+ * Says, in one line, what others changed in the instance since the last report, and whether
+ * it was set right only in this one, which starts at the given time.  Whether there was something.
+ */
+static bool report_changes(uint64_t start)
+{
+    mend_instance();
+    check_module();
+    if (trace.ntouched != 0)
+        complain("%.*s: changed or read by another program (set right again; the counts of this "
+                 "report are too low)",
+            (int)trace.touched.size - 2, trace.touched.s + 2);
+    else if (reading.mended > start)
+        complain("tracing was set right again in this interval only (the counts of this report are "
+                 "too low)");
+    trace.ntouched = trace.touched.size = 0;
+    reading.lossy |= reading.mended > start;
+    return reading.mended > start;
+}
+
+/*
+ * This host: processes and threads.  Their ids come into use again: a process is told from another
+ * one by when it started, a thread by the event of its birth.
+ */
+
+/* The directory of the process or thread tid in procfs; -1 if it has ended. */
+static int open_task(int tid)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "%d", tid);
+    int dir = openat(view.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        check_shortage();
+    return dir;
+}
+
+/* Field number n, from 3 on, of the stat of the task in dir, see proc(5); 0 if it has ended. */
+static uint64_t stat_field(int dir, int n)
+{
+    char text[1024], *s = NULL;
+
+    if (read_host_file(dir, "stat", text, sizeof(text)) > 0)
+        s = strrchr(text, ')'); /* its name, field 2, may have any others in it */
+    for (; n > 2 && s != NULL; n--)
+        s = strchr(s + 1, ' ');
+    return s == NULL ? 0 : strtoull(s, NULL, 10);
+}
+
+/* When the task in dir started, in clock ticks since boot; 0 if it has ended. */
+static uint64_t start_of(int dir)
+{
+    return stat_field(dir, 22);
+}
+
+/* A time of the trace clock in clock ticks since boot. */
+static uint64_t to_ticks(uint64_t time)
+{
+    uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
+
+    return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+/* The other way round. */
+static uint64_t from_ticks(uint64_t ticks)
+{
+    uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+
+    return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
+}
+
+/* The process of thread tid, by procfs; 0 if the thread is not the one of the given time. */
+static int process_then(int tid, uint64_t time)
+{
+    char status[4096], *tgid = NULL;
+    int dir = open_task(tid);
+
+    if (dir < 0)
+        return 0;
+    uint64_t started = start_of(dir);
+    if (started != 0 && started <= to_ticks(time) &&
+        read_host_file(dir, "status", status, sizeof(status)) > 0)
+        tgid = strstr(status, "\nTgid:");
+    close(dir);
+    return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+}
+
+/* source.process_of, by its birth or procfs. */
+static int host_process_of(int tid, uint64_t time)
+{
+    struct birth *b = birth_of(tid);
+
+    if (b->tid == tid)
+        return b->pid;
+    int pid = process_then(tid, time);
+    if (view.shortage == 0)
+        *b = (struct birth){tid, pid};
+    return pid;
+}
+
+/* source.comm_of, by procfs; false with errno. */
+static bool host_comm_of(int tid, char *name, size_t size)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "%d/comm", tid);
+    errno = 0;
+    ssize_t n = read_file(view.proc, path, name, size);
+    if (n > 0)
+        name[n - 1] = '\0'; /* the newline */
+    return n > 0;
+}
+
+/* Ends g if the id of its process is by now that of another one, which has another start. */
+static void end_if_replaced(struct guest *g)
+{
+    int dir = open_task(g->pid);
+    uint64_t started = dir < 0 ? 0 : start_of(dir);
+
+    if (dir >= 0)
+        close(dir);
+    if (started != 0 && started != g->started)
+        end_guest(g, from_ticks(started));
+}
+
+/* source.end_former */
+static void end_host_former(int child, int pid, uint64_t time)
+{
+    struct thread *t = known_thread(child);
+    struct guest *g = known_guest(child);
+
+    (void)pid;
+    if (t != NULL)
+        end_thread(t);
+    /* The process may be known before this event of its own birth is read: to a clock tick. */
+    if (g != NULL && g->started + 1 < to_ticks(time))
+        end_guest(g, time);
+}
+
+/*
+ * This host: guests' names, what their owners chose, as bytes.
+ */
 
 /* Takes the name out of the value of QEMU's -name, in place: it follows guest=, or comes first. */
 static char *qemu_name(char *s)
@@ -1716,38 +3202,6 @@ static char *name_in_command(char *command, size_t size)
             return id != NULL || takes_plain_name(command) ? next : qemu_name(next);
     }
     return NULL;
-}
-
-static int compare_commands(const void *a, const void *b)
-{
-    const struct command *x = a, *y = b;
-
-    return x->tid < y->tid ? -1 : x->tid > y->tid;
-}
-
-/* source.comm_of, by procfs; false with errno. */
-static bool host_comm_of(int tid, char *name, size_t size)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "%d/comm", tid);
-    errno = 0;
-    ssize_t n = read_file(view.proc, path, name, size);
-    if (n > 0)
-        name[n - 1] = '\0'; /* the newline */
-    return n > 0;
-}
-
-/* source.comm_of, by the names that the recording has. */
-static bool recalled_comm_of(int tid, char *name, size_t size)
-{
-    const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
-
-    if (input.ncommands != 0)
-        known = bsearch(&key, input.commands, input.ncommands, sizeof(key), compare_commands);
-    if (known != NULL)
-        snprintf(name, size, "%s", known->name);
-    return known != NULL;
 }
 
 /*
@@ -1943,180 +3397,9 @@ static void name_guests(void)
     naming.said &= missing;
 }
 
-/* A recording has more than is told apart: says so, once. */
-static void note_partial(void)
-{
-    if (!input.partial)
-        complain(
-            "%s: too many guests, vCPUs or threads: those beyond are in the rows ? (record for "
-            "a shorter time, or with -p)",
-            input.name);
-    input.partial = reading.lossy = true;
-}
-
-/* source.is_full: nothing limits what this host has. */
-static bool is_host_full(size_t n)
-{
-    (void)n;
-    return false;
-}
-
-/* source.is_full */
-static bool is_recording_full(size_t n)
-{
-    if (n >= MAX_KNOWN)
-        note_partial();
-    return n >= MAX_KNOWN;
-}
-
 /*
- * Processes and threads.  Their ids come into use again: a process is told from another one by
- * when it started, a thread by the event of its birth.
+ * This host: its guests, and the threads that have events.
  */
-
-/* The directory of the process or thread tid in procfs; -1 if it has ended. */
-static int open_task(int tid)
-{
-    char name[16];
-
-    snprintf(name, sizeof(name), "%d", tid);
-    int dir = openat(view.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0)
-        check_shortage();
-    return dir;
-}
-
-/* Field number n, from 3 on, of the stat of the task in dir, see proc(5); 0 if it has ended. */
-static uint64_t stat_field(int dir, int n)
-{
-    char text[1024], *s = NULL;
-
-    if (read_host_file(dir, "stat", text, sizeof(text)) > 0)
-        s = strrchr(text, ')'); /* its name, field 2, may have any others in it */
-    for (; n > 2 && s != NULL; n--)
-        s = strchr(s + 1, ' ');
-    return s == NULL ? 0 : strtoull(s, NULL, 10);
-}
-
-/* When the task in dir started, in clock ticks since boot; 0 if it has ended. */
-static uint64_t start_of(int dir)
-{
-    return stat_field(dir, 22);
-}
-
-/* A time of the trace clock in clock ticks since boot. */
-static uint64_t to_ticks(uint64_t time)
-{
-    uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
-
-    return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
-}
-
-/* The other way round. */
-static uint64_t from_ticks(uint64_t ticks)
-{
-    uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
-
-    return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
-}
-
-/* The process of thread tid, by procfs; 0 if the thread is not the one of the given time. */
-static int process_then(int tid, uint64_t time)
-{
-    char status[4096], *tgid = NULL;
-    int dir = open_task(tid);
-
-    if (dir < 0)
-        return 0;
-    uint64_t started = start_of(dir);
-    if (started != 0 && started <= to_ticks(time) &&
-        read_host_file(dir, "status", status, sizeof(status)) > 0)
-        tgid = strstr(status, "\nTgid:");
-    close(dir);
-    return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
-}
-
-/* The place of what is known of thread tid's birth: it may have another thread's. */
-static struct birth *birth_of(int tid)
-{
-    return &world.births[(unsigned)tid % BIRTHS];
-}
-
-static struct thread *known_thread(int tid);
-static struct guest *known_guest(int pid);
-static const struct owner *owner_of(int tid);
-
-/*
- * The process of the thread that had the id tid at the given time of the trace clock; 0 if
- * nothing tells.
- */
-static int process_of(int tid, uint64_t time)
-{
-    const struct thread *t = known_thread(tid);
-
-    if (t != NULL && t->guest != NULL && !t->guest->former)
-        return t->guest->pid;
-    return source->process_of(tid, time);
-}
-
-/* source.process_of, by its birth or procfs. */
-static int host_process_of(int tid, uint64_t time)
-{
-    struct birth *b = birth_of(tid);
-
-    if (b->tid == tid)
-        return b->pid;
-    int pid = process_then(tid, time);
-    if (view.shortage == 0)
-        *b = (struct birth){tid, pid};
-    return pid;
-}
-
-/* source.process_of.  In a recording that does not tell, each thread stands for a process. */
-static int recalled_process_of(int tid, uint64_t time)
-{
-    const struct birth *b = birth_of(tid);
-    const struct owner *o = owner_of(tid);
-
-    (void)time;
-    if (b->tid == tid && (o == NULL || known_guest(b->pid) != NULL))
-        return b->pid;
-    return o != NULL ? o->guest->pid : tid;
-}
-
-/* Whether -p asks for process pid, or there is no -p. */
-static bool is_asked_for(int pid)
-{
-    for (size_t i = 0; i < options.npids; i++) {
-        if (options.pids[i] == pid)
-            return true;
-    }
-    return options.npids == 0;
-}
-
-/* The place in world.guests behind those of process ids up to pid. */
-static size_t guest_place(int pid)
-{
-    size_t low = 0, high = world.nguests;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (world.guests[mid]->pid <= pid)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-/* The guest of the process that has the id pid now; NULL if it is not known. */
-static struct guest *known_guest(int pid)
-{
-    size_t i = guest_place(pid);
-    struct guest *g = i == 0 ? NULL : world.guests[i - 1];
-
-    return g != NULL && g->pid == pid && !g->former ? g : NULL;
-}
 
 /* Finds out what procfs has of g, if its process is still that of the given time. */
 static void identify(struct guest *g, uint64_t time)
@@ -2138,54 +3421,6 @@ static void identify(struct guest *g, uint64_t time)
         g->name = copy("?");
 }
 
-/* The id of g's process is another one's since the given time: nothing more is looked up by it. */
-static void end_guest(struct guest *g, uint64_t time)
-{
-    g->former = true;
-    g->stale = false;
-    g->machines = 0;
-    if (g->gone == 0)
-        g->gone = time;
-}
-
-/* Ends g if the id of its process is by now that of another one, which has another start. */
-static void end_if_replaced(struct guest *g)
-{
-    int dir = open_task(g->pid);
-    uint64_t started = dir < 0 ? 0 : start_of(dir);
-
-    if (dir >= 0)
-        close(dir);
-    if (started != 0 && started != g->started)
-        end_guest(g, from_ticks(started));
-}
-
-/* The guest of the process that had the id pid at the given time: a new one. */
-static struct guest *add_guest(int pid, uint64_t time)
-{
-    struct guest *g = create(sizeof(*g));
-
-    g->pid = pid;
-    g->stale = true;
-    source->meet_guest(g, time);
-    size_t i = guest_place(pid);
-    world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
-    world.nguests++;
-    return world.guests[i] = g;
-}
-
-/* The guest of the process that had the id pid at the given time, new if need be. */
-static struct guest *guest_of(int pid, uint64_t time)
-{
-    struct guest *g = known_guest(pid);
-
-    if (g != NULL)
-        return g;
-    if (pid != 0 && source->is_full(world.nguests))
-        return guest_of(0, time); /* of whatever other process */
-    return add_guest(pid, time);
-}
-
 /* source.meet_guest.  The processes that -p asks for are those that find_asked() finds. */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
@@ -2199,17 +3434,6 @@ static void meet_host_guest(struct guest *g, uint64_t time)
     }
 }
 
-/* source.meet_guest */
-static void meet_recorded_guest(struct guest *g, uint64_t time)
-{
-    char name[64];
-
-    (void)time;
-    g->asked = is_asked_for(g->pid);
-    if (options.names)
-        g->name = copy(source->comm_of(g->pid, name, sizeof(name)) ? name : "?");
-}
-
 /* The guest of the process that has the id pid now, new if need be. */
 static struct guest *guest_now(int pid)
 {
@@ -2220,133 +3444,11 @@ static struct guest *guest_now(int pid)
     return guest_of(pid, now(CLOCK_MONOTONIC));
 }
 
-/* The place of vCPU id in g->vcpus, or where it would be. */
-static size_t vcpu_place(const struct guest *g, long id)
+/* source.is_full: nothing limits what this host has. */
+static bool is_host_full(size_t n)
 {
-    size_t low = 0, high = g->nvcpus;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (g->vcpus[mid]->id < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-/* Notes that v is there now, or is not. */
-static void set_present(struct vcpu *v, bool present)
-{
-    v->present = present;
-    v->recent |= present;
-}
-
-/* Whether g has a vCPU with the given number, or had since the last report. */
-static bool has_vcpu(const struct guest *g, long id)
-{
-    size_t i = vcpu_place(g, id);
-
-    return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->recent;
-}
-
-/* The vCPU of g with the given number, new if need be. */
-static struct vcpu *vcpu_of(struct guest *g, long id)
-{
-    size_t i = vcpu_place(g, id);
-
-    if (i < g->nvcpus && g->vcpus[i]->id == id)
-        return g->vcpus[i];
-    if (id != UNKNOWN_VCPU && source->is_full(world.nvcpus))
-        return vcpu_of(g, UNKNOWN_VCPU);
-    world.nvcpus++;
-    struct vcpu *v = create(sizeof(*v));
-    v->id = id;
-    g->vcpus = insert(g->vcpus, g->nvcpus, sizeof(struct vcpu *), i);
-    g->nvcpus++;
-    return g->vcpus[i] = v;
-}
-
-/* The slot of tid in world.threads, or the empty one where it belongs. */
-static struct thread **thread_slot(int tid)
-{
-    /* The product's high bits are the well mixed ones; who does not know world.odd cannot aim. */
-    size_t i = (size_t)(((uint32_t)tid * world.odd >> 32) * world.space >> 32);
-
-    while (world.threads[i] != NULL && world.threads[i]->tid != tid)
-        i = (i + 1) & (world.space - 1);
-    return &world.threads[i];
-}
-
-/* The thread tid; NULL if it is not known. */
-static struct thread *known_thread(int tid)
-{
-    return world.space == 0 ? NULL : *thread_slot(tid);
-}
-
-/* Gives the table of threads the given number of slots, and leaves the dropped ones (tid 0) out. */
-static void rebuild_threads(size_t space)
-{
-    struct thread **old = world.threads;
-    size_t old_space = world.space;
-
-    world.threads = create(space * sizeof(struct thread *));
-    world.space = space;
-    world.nthreads = 0;
-    for (size_t i = 0; i < old_space; i++) {
-        if (old[i] != NULL && old[i]->tid == 0) {
-            free(old[i]->pending.keys);
-            free(old[i]);
-        } else if (old[i] != NULL) {
-            *thread_slot(old[i]->tid) = old[i];
-            world.nthreads++;
-        }
-    }
-    free(old);
-}
-
-static int compare_owners(const void *a, const void *b)
-{
-    const struct owner *x = a, *y = b;
-
-    if (x->tid != y->tid)
-        return x->tid < y->tid ? -1 : 1;
-    return x->order < y->order ? -1 : x->order > y->order;
-}
-
-/* Who has thread tid, by the recording's GUEST options; NULL if they do not tell. */
-static const struct owner *owner_of(int tid)
-{
-    size_t low = 0, high = input.nowners;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (input.owners[mid].tid < tid)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
-}
-
-/* The thread with the id tid, new if need be, and then of g. */
-static struct thread *thread_of(int tid, struct guest *g)
-{
-    if (world.nthreads * 2 >= world.space)
-        rebuild_threads(world.space == 0 ? 64 : world.space * 2);
-    struct thread **slot = thread_slot(tid), *t = *slot;
-    if (t == NULL) {
-        t = create(sizeof(*t));
-        t->tid = tid;
-        world.nthreads++;
-        *slot = t;
-    }
-    if (t->guest == NULL) {
-        t->guest = g;
-        t->tally = &t->pending;
-        t->is_new = world.any_new = true;
-    }
-    return t;
+    (void)n;
+    return false;
 }
 
 /* source.thread_of */
@@ -2372,286 +3474,15 @@ static struct thread *host_thread_of(int tid, uint64_t time)
     return thread_of(tid, g);
 }
 
-/* The guest of a recording's thread tid, new if need be. */
-static struct guest *recall_guest(int tid)
-{
-    int pid = process_of(tid, 0);
-
-    /* Where not all threads are told of, that of no guest is not one by itself. */
-    return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
-}
-
-/*
- * source.thread_of; but for those that are too many to be told apart there is one that stands for
- * all of its guest, with a tid < 0, and whose vCPU is not known.
- */
-static struct thread *recalled_thread_of(int tid, uint64_t time)
-{
-    const struct owner *o = owner_of(tid);
-    struct thread *t = known_thread(tid);
-
-    (void)time;
-    if (t != NULL && t->guest != NULL)
-        return t;
-    struct guest *g = recall_guest(tid);
-    if (g->nthreads == MAX_THREADS)
-        note_partial();
-    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_recording_full(world.nthreads)) {
-        t = thread_of(-1 - g->pid, g);
-        t->known = MIXED;
-        return t;
-    }
-    g->nthreads++;
-    t = thread_of(tid, g);
-    if (o != NULL && o->guest == g) { /* else its id came into use again */
-        t->vcpu = o->mixed ? NULL : o->vcpu;
-        t->known = o->mixed ? MIXED : FOUND;
-    }
-    return t;
-}
-
-/* Keys.  A tally has those that counted something since the last report. */
-
-/* qsort(): in order of id, by which they are found. */
-static int compare_ids(const void *a, const void *b)
-{
-    const struct key *x = a, *y = b;
-
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-/* qsort(): in the order of a report, OTHER_KEYS last. */
-static int compare_keys(const void *a, const void *b)
-{
-    const struct key *x = a, *y = b;
-    bool by_time = options.order == 't';
-    uint64_t left = by_time ? x->total : x->count;
-    uint64_t right = by_time ? y->total : y->count;
-
-    if ((x->id == OTHER_KEYS) != (y->id == OTHER_KEYS))
-        return x->id == OTHER_KEYS ? 1 : -1;
-    return left != right ? (left > right ? -1 : 1) : compare_ids(a, b);
-}
-
-/* Adds to k what another key counted. */
-static void add_key(struct key *k, const struct key *other)
-{
-    if (other->timed != 0 && (k->timed == 0 || other->min < k->min))
-        k->min = other->min;
-    if (other->max > k->max)
-        k->max = other->max;
-    k->count += other->count;
-    k->timed += other->timed;
-    k->total += other->total;
-}
-
-/* Merges the half of t's keys that a report would have last into one, OTHER_KEYS. */
-static void merge_keys(struct tally *t)
-{
-    struct key other = {.id = OTHER_KEYS};
-    size_t kept = t->nkeys / 2;
-
-    qsort(t->keys, t->nkeys, sizeof(*t->keys), compare_keys);
-    for (size_t i = kept; i < t->nkeys; i++)
-        add_key(&other, &t->keys[i]);
-    qsort(t->keys, kept, sizeof(*t->keys), compare_ids);
-    t->keys[kept] = other;
-    reading.nkeys -= t->nkeys - (kept + 1);
-    t->nkeys = kept + 1;
-}
-
-/* The key of t with the given id, new if need be. */
-static struct key *key_of(struct tally *t, uint64_t id)
-{
-    size_t low = 0, high = t->nkeys;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (t->keys[mid].id < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (low < t->nkeys && t->keys[low].id == id)
-        return &t->keys[low];
-    if (id != OTHER_KEYS && reading.nkeys >= source->max_keys)
-        return key_of(t, OTHER_KEYS);
-    if (t->nkeys == MAX_KEYS) {
-        merge_keys(t);
-        return key_of(t, id);
-    }
-    t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
-    t->nkeys++;
-    reading.nkeys++;
-    t->keys[low] = (struct key){.id = id};
-    return &t->keys[low];
-}
-
-/* Makes t ready for the next interval; what it awaits the end of it still awaits. */
-static void clear_tally(struct tally *t)
-{
-    memset(t->counts, 0, sizeof(t->counts));
-    free(t->keys);
-    t->keys = NULL;
-    reading.nkeys -= t->nkeys;
-    t->nkeys = 0;
-}
-
-/* Gives the counts that t holds back to v. */
-static void give_counts(struct thread *t, struct vcpu *v)
-{
-    for (int i = 0; i < NCOUNTERS; i++)
-        v->tally.counts[i] += t->pending.counts[i];
-    for (size_t i = 0; i < t->pending.nkeys; i++)
-        add_key(key_of(&v->tally, t->pending.keys[i].id), &t->pending.keys[i]);
-    clear_tally(&t->pending);
-}
-
-/* An event says that t runs the vCPU with number id. */
-static void note_vcpu(struct thread *t, long id)
-{
-    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id))
-        return;
-    t->vcpu = vcpu_of(t->guest, id);
-    give_counts(t, t->vcpu);
-    if (t->known != TOLD && t->pending.since != 0) {
-        t->vcpu->tally.open = t->pending.open;
-        t->vcpu->tally.since = t->pending.since;
-    }
-    t->known = TOLD;
-    t->tally = &t->vcpu->tally;
-}
-
-/* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
-static long vcpu_by_name(int tid)
-{
-    char comm[64];
-    uint64_t id;
-
-    errno = 0;
-    if (!source->comm_of(tid, comm, sizeof(comm))) {
-        check_shortage();
-        return -1;
-    }
-    for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
-        size_t size = strlen(thread_names[i].before);
-        const char *p = comm + size;
-        if (strncmp(comm, thread_names[i].before, size) == 0 && parse_digits(&p, INT_MAX, &id) &&
-            strcmp(p, thread_names[i].after) == 0)
-            return (long)id;
-    }
-    return -1;
-}
-
-/*
- * The number of the only vCPU that g has or, if its process is about to end and has none any
- * more, had since the last report; -1 if there is none, or more of them.
- */
-static long only_vcpu(const struct guest *g)
-{
-    const struct vcpu *present = NULL, *recent = NULL;
-    size_t npresent = 0, nrecent = 0;
-
-    for (size_t i = 0; i < g->nvcpus; i++) {
-        const struct vcpu *v = g->vcpus[i];
-        if (v->present) {
-            present = v;
-            npresent++;
-        }
-        if (v->recent) {
-            recent = v;
-            nrecent++;
-        }
-    }
-    if (npresent != 0)
-        return npresent == 1 ? present->id : -1;
-    return nrecent == 1 ? recent->id : -1;
-}
-
-/* The thread that ran vCPU id of m last, by debugfs; 0 if there is none, -1 if it does not tell. */
-static int last_thread(const struct vm *m, long id)
-{
-    char path[96], text[32];
-
-    snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-    return read_host_file(view.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
-                                                                      : -1;
-}
-
-/*
- * Notes, for threads whose vCPU is looked for, which of m's vCPUs debugfs says that they ran
- * last.  That tells also whose m is, if nothing else does.
- */
-static void match_threads(struct vm *m)
-{
-    for (size_t i = 0; i < m->nvcpus; i++) {
-        long id = m->vcpus[i];
-        struct thread *t = known_thread(last_thread(m, id));
-        if (t == NULL || t->guest == NULL || !t->guest->looked_for)
-            continue;
-        if (!m->sure && t->guest != m->guest && t->ran_last == -1 && has_vcpu(t->guest, id))
-            m->guest = t->guest;
-        if (t->guest == m->guest)
-            t->ran_last = t->ran_last == -1 || t->ran_last == id ? id : UNKNOWN_VCPU;
-    }
-}
-
-/* match_threads() of all machines that may have such threads, and whose owner is sure or is not. */
-static void match_all_threads(bool sure)
-{
-    for (size_t i = 0; i < view.nvms; i++) {
-        struct vm *m = &view.vms[i];
-        if (m->sure == sure && (!sure || m->guest->looked_for))
-            match_threads(m);
-    }
-}
-
-/*
- * source.find_vcpu, from what match_threads() noted, the thread's name, or there being only one
- * vCPU.
- */
-static struct vcpu *find_host_vcpu(struct thread *t)
-{
-    struct vcpu *before = t->vcpu;
-    long id = t->ran_last;
-
-    if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
-        /* It ran two of them: no event tells when it went from one to the other. */
-        t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
-        t->known = MIXED;
-        return NULL;
-    }
-    if (id < 0 && before != NULL)
-        return before;
-    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
-        id = -1; /* anybody can give a thread any name */
-    if (id < 0)
-        id = only_vcpu(t->guest);
-    if (id >= 0)
-        t->vcpu = vcpu_of(t->guest, id);
-    return t->vcpu;
-}
-
-/* source.find_vcpu, from what a GUEST option told, the thread's name, or as above. */
-static struct vcpu *recall_vcpu(struct thread *t)
-{
-    long id = -1;
-
-    if (t->known == MIXED || t->vcpu != NULL)
-        return t->known == MIXED ? NULL : t->vcpu;
-    if ((id = vcpu_by_name(t->tid)) < 0)
-        id = only_vcpu(t->guest);
-    if (id >= 0)
-        t->vcpu = vcpu_of(t->guest, id);
-    return t->vcpu;
-}
-
 /*
  * Which guests there are.  What a process has descriptors of is its own: these tell.  They are
  * read anew when a virtual machine is made (the kernel announces it by a uevent) or comes to be
  * a guest's by an event, and when debugfs, which has a directory for each virtual machine and
  * in it one for each vCPU, has changed.  Not all machines have such a directory.
  */
+
+#define MAX_LOOK (NSEC / 4) /* nanoseconds that a look at the host's processes may take ... */
+#define LOOK_SHARE 4        /* ... and one in this many of the time that looks take in all */
 
 /* Whether a signal that asks for the end has come: they are held back while kvmstat works. */
 static bool is_end_asked(void)
@@ -3100,19 +3931,100 @@ static void note_present(uint64_t end)
 }
 
 /*
- * The same of a recording, which tells when those of its GUEST options were there in
- * the interval between these times; others are there from their first event on.
+ * This host: which thread runs which vCPU, where its events do not tell.
  */
-static void recall_present(uint64_t start, uint64_t end)
+
+/* Names that monitors give their vCPU threads: a number between these. */
+static const struct {
+    const char *before;               /* the number */
+    const char *after;                /* the number */
+} thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
+    {"fc_vcpu ", ""},                 /* Firecracker */
+    {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
+
+/* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
+static long vcpu_by_name(int tid)
 {
-    for (size_t i = 0; i < world.nguests; i++) {
-        struct guest *g = world.guests[i];
-        for (size_t j = 0; j < g->nvcpus; j++) {
-            struct vcpu *v = g->vcpus[j];
-            set_present(v,
-                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start)));
-        }
+    char comm[64];
+    uint64_t id;
+
+    errno = 0;
+    if (!source->comm_of(tid, comm, sizeof(comm))) {
+        check_shortage();
+        return -1;
     }
+    for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
+        size_t size = strlen(thread_names[i].before);
+        const char *p = comm + size;
+        if (strncmp(comm, thread_names[i].before, size) == 0 && parse_digits(&p, INT_MAX, &id) &&
+            strcmp(p, thread_names[i].after) == 0)
+            return (long)id;
+    }
+    return -1;
+}
+
+/* The thread that ran vCPU id of m last, by debugfs; 0 if there is none, -1 if it does not tell. */
+static int last_thread(const struct vm *m, long id)
+{
+    char path[96], text[32];
+
+    snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
+    return read_host_file(view.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
+                                                                      : -1;
+}
+
+/*
+ * Notes, for threads whose vCPU is looked for, which of m's vCPUs debugfs says that they ran
+ * last.  That tells also whose m is, if nothing else does.
+ */
+static void match_threads(struct vm *m)
+{
+    for (size_t i = 0; i < m->nvcpus; i++) {
+        long id = m->vcpus[i];
+        struct thread *t = known_thread(last_thread(m, id));
+        if (t == NULL || t->guest == NULL || !t->guest->looked_for)
+            continue;
+        if (!m->sure && t->guest != m->guest && t->ran_last == -1 && has_vcpu(t->guest, id))
+            m->guest = t->guest;
+        if (t->guest == m->guest)
+            t->ran_last = t->ran_last == -1 || t->ran_last == id ? id : UNKNOWN_VCPU;
+    }
+}
+
+/* match_threads() of all machines that may have such threads, and whose owner is sure or is not. */
+static void match_all_threads(bool sure)
+{
+    for (size_t i = 0; i < view.nvms; i++) {
+        struct vm *m = &view.vms[i];
+        if (m->sure == sure && (!sure || m->guest->looked_for))
+            match_threads(m);
+    }
+}
+
+/*
+ * source.find_vcpu, from what match_threads() noted, the thread's name, or there being only one
+ * vCPU.
+ */
+static struct vcpu *find_host_vcpu(struct thread *t)
+{
+    struct vcpu *before = t->vcpu;
+    long id = t->ran_last;
+
+    if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
+        /* It ran two of them: no event tells when it went from one to the other. */
+        t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
+        t->known = MIXED;
+        return NULL;
+    }
+    if (id < 0 && before != NULL)
+        return before;
+    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
+        id = -1; /* anybody can give a thread any name */
+    if (id < 0)
+        id = only_vcpu(t->guest);
+    if (id >= 0)
+        t->vcpu = vcpu_of(t->guest, id);
+    return t->vcpu;
 }
 
 /* Whether t's vCPU is to be looked for: its events do not tell it, and it counted or is new. */
@@ -3162,6 +4074,10 @@ static void find_vcpus(bool settling)
     }
     world.any_new = false;
 }
+
+/*
+ * This host: what is forgotten, for it is gone.
+ */
 
 static void free_guest(struct guest *g)
 {
@@ -3245,6 +4161,913 @@ static void forget_guests(uint64_t end)
     world.nguests = kept;
 }
 
+static const struct source this_host = {
+    .read_pages = read_buffer,
+    .add_lost = add_overrun,
+    .say_lost = say_host_lost,
+    .refuse = refuse_buffer,
+    .comm_of = host_comm_of,
+    .process_of = host_process_of,
+    .thread_of = host_thread_of,
+    .meet_guest = meet_host_guest,
+    .find_vcpu = find_host_vcpu,
+    .end_former = end_host_former,
+    .is_full = is_host_full,
+    .to_epoch = host_to_epoch,
+    .max_keys = SIZE_MAX,
+};
+
+/*
+ * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
+ * describes it.  Nothing in it is believed: what is read is limited by the file's
+ * size, and what is kept by what hosts have.
+ */
+
+#define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together ... */
+#define MAX_READ_AHEAD (1u << 18) /* ... and of one */
+#define MAX_AT_ONCE (64u << 20)   /* ... but of all, where sub-buffers are large, up to this */
+#define HEADER_AHEAD (1u << 14)   /* bytes of the header that are read at a time */
+#define MAX_KNOWN (1u << 15)      /* guests, vCPUs, or threads with events, told apart */
+#define MAX_THREADS (1u << 12)    /* such threads of one guest; as many vCPUs can it have */
+#define MAX_OWNERS (1u << 18)     /* (vCPU, thread) that are told in GUEST options */
+#define MAX_NAMES (4u << 20)      /* bytes of guests' names */
+#define MAX_ALL_KEYS (1u << 17)   /* -e: keys of all vCPUs that are told apart in an interval */
+
+enum {
+    MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that matters */
+    MAX_CPUS = 1 << 14, /* twice those of the largest kernels */
+    MAX_BUFFERS = 64    /* instances recorded beside the top one */
+};
+
+/* Options in the header.  Those not here (kvmstat -r skips them) tell nothing about guests. */
+enum option {
+    OPTION_END = 0,
+    OPTION_DATE = 1,    /* microseconds from the trace clock's zero back to 1970 */
+    OPTION_BUFFER = 3,  /* where the table of an instance's sub-buffers is, and its name */
+    OPTION_CLOCK = 4,   /* trace_clock */
+    OPTION_UNAME = 5,   /* the host's system */
+    OPTION_VERSION = 9, /* what made the recording; from kvmstat, what it reported, too */
+    OPTION_GUEST = 13   /* a guest's name, process and threads; see save_guest() */
+};
+
+/* What a recording begins with; its version is next. */
+static const char dat_magic[] = "\x17\x08\x44tracing";
+
+/* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
+static const char reports_from[] = ", reports from ";
+
+enum { ENTRY_SIZE = 8 }; /* bytes of an entry of a GUEST option */
+
+/* The number of the vCPU in entry i of those at entries. */
+static long entry_vcpu(const uint8_t *entries, size_t i)
+{
+    uint64_t id = load(entries + i * ENTRY_SIZE, 4);
+
+    return id == UINT32_MAX ? UNKNOWN_VCPU : (long)id;
+}
+
+/* The name of a thread, as a recording tells it. */
+struct command {
+    uint64_t tid;  /* its id */
+    char name[16]; /* its name: the kernel keeps no more (TASK_COMM_LEN) */
+};
+
+/* Whose a thread is, as a recording's GUEST option tells it. */
+struct owner {
+    int tid;             /* the thread's id */
+    uint32_t order;      /* of the recording's entries: the first of a thread is right */
+    struct guest *guest; /* its process */
+    struct vcpu *vcpu;   /* the vCPU that it ran; NULL if that is not told */
+    bool mixed;          /* as MIXED of a thread */
+};
+
+/* The recording that is reported (-r).  Times are by its own trace clock. */
+static struct {
+    char *name;                  /* its path, as it can be printed */
+    int fd;                      /* it */
+    uint64_t size;               /* bytes */
+    uint64_t at;                 /* where the next ones of its header are */
+    uint64_t ahead_at;           /* from where on some of the header was read ... */
+    size_t nahead;               /* ... and how many bytes ... */
+    uint8_t ahead[HEADER_AHEAD]; /* ... and which */
+    struct command *commands;    /* names of threads, in order of id */
+    size_t ncommands;            /* how many */
+    struct owner *owners;        /* of threads, in order of id */
+    size_t nowners;              /* how many */
+    size_t names;                /* bytes of guests' names */
+    bool partial;                /* it has more than is told apart */
+    uint64_t from;               /* where its first interval starts; 0: at the first event */
+    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
+    uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
+    char clock[16];    /* its trace clock; empty if it does not tell */
+    uint64_t total;    /* bytes of sub-buffers in the tables that were read */
+} input = {.fd = -1, .until = UINT64_MAX};
+
+/* Says what is wrong with the recording's header, and ends kvmstat. */
+static _Noreturn void fail_input(const char *what)
+{
+    fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
+}
+
+/* How many bytes were read from input.at on; reads some if there are none. */
+static size_t read_ahead(void)
+{
+    uint64_t behind = input.at - input.ahead_at;
+
+    if (behind < input.nahead)
+        return input.nahead - (size_t)behind;
+    ssize_t n = pread(input.fd, input.ahead, HEADER_AHEAD, (off_t)input.at);
+    if (n <= 0)
+        fail_input(n < 0 ? strerror(errno) : "ends too soon");
+    input.ahead_at = input.at;
+    return input.nahead = (size_t)n;
+}
+
+/* Reads the next size bytes to p. */
+static void take(void *p, size_t size)
+{
+    uint8_t *to = p;
+
+    if (size > input.size - input.at)
+        fail_input("ends too soon");
+    while (size > 0) {
+        size_t n = read_ahead();
+        n = n < size ? n : size;
+        memcpy(to, input.ahead + (input.at - input.ahead_at), n);
+        input.at += n;
+        to += n;
+        size -= n;
+    }
+}
+
+/* Leaves out the next size bytes. */
+static void skip(uint64_t size)
+{
+    if (size > input.size - input.at)
+        fail_input("ends too soon");
+    input.at += size;
+}
+
+/* The next number, of 1, 2, 4 or 8 bytes. */
+static uint64_t take_number(size_t size)
+{
+    uint8_t bytes[8];
+
+    take(bytes, size);
+    return load(bytes, size);
+}
+
+/* The next number, of size bytes, of things that there cannot be more than max of. */
+static uint64_t take_count(size_t size, uint64_t max)
+{
+    uint64_t n = take_number(size);
+
+    if (n > max)
+        fail_input("a number that cannot be");
+    return n;
+}
+
+/* The next size bytes, not more than max, with a NUL behind; to be freed. */
+static char *take_text(uint64_t size, size_t max)
+{
+    if (size > max)
+        fail_input("longer than it can be");
+    char *text = resize(NULL, (size_t)size + 1, 1);
+    take(text, (size_t)size);
+    text[size] = '\0';
+    return text;
+}
+
+/* Reads a string of less than size bytes, with its NUL, to s. */
+static void take_string(char *s, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if ((s[i] = (char)take_number(1)) == '\0')
+            return;
+    }
+    fail_input("longer than it can be");
+}
+
+/* Takes the string that has to come next, with its NUL. */
+static void expect(const char *wanted)
+{
+    char s[16];
+
+    take_string(s, strlen(wanted) + 1);
+    if (strcmp(s, wanted) != 0)
+        fail_input("not what has to be here");
+}
+
+/* Takes what tells that this is a file that can be read. */
+static void take_magic(void)
+{
+    char s[16] = "", version[16];
+
+    if (input.size >= sizeof(dat_magic))
+        take(s, strlen(dat_magic));
+    if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
+        fail("%s: not a recording of trace-cmd or kvmstat", input.name);
+    take_string(version, sizeof(version));
+    if (strcmp(version, "7") == 0)
+        fail(
+            "%s: version 7 (make version 6 of it: trace-cmd convert --file-version 6 -i %s -o NEW)",
+            input.name, input.name);
+    if (strcmp(version, "6") != 0)
+        fail("%s: of a version that is not known (it has to be 6)", input.name);
+    if (take_count(1, 1) == 1)
+        fail("%s: of a big-endian host (kvmstat reads those of little-endian hosts only)",
+            input.name);
+    take_number(1); /* bytes of a long of the recording program */
+    take_number(4); /* bytes of a page of memory */
+}
+
+/* The event of a system that has the given format; NULL if it is none that kvmstat knows. */
+static struct event_type *event_of_format(const char *system, const char *text)
+{
+    static const char key[] = "name: ";
+    size_t length = strlen(system);
+
+    if (strncmp(text, key, strlen(key)) != 0)
+        return NULL;
+    text += strlen(key);
+    size_t size = strcspn(text, "\n");
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *name = events[i].name;
+        if (strncmp(name, system, length) == 0 && name[length] == '/' &&
+            strncmp(name + length + 1, text, size) == 0 && name[length + 1 + size] == '\0')
+            return &events[i];
+    }
+    return NULL;
+}
+
+/* Takes the format of an event of a system, and keeps it if it is one that kvmstat knows. */
+static void take_format(const char *system)
+{
+    uint64_t size = take_number(8);
+
+    if (strcmp(system, "kvm") != 0 && strcmp(system, "task") != 0) {
+        skip(size);
+        return;
+    }
+    char *text = take_text(size, MAX_TEXT);
+    struct event_type *type = event_of_format(system, text);
+    if (type != NULL && !parse_format(type, text))
+        fail("%s: the format of %s is not understood", input.name, type->name);
+    free(text);
+}
+
+static int compare_commands(const void *a, const void *b)
+{
+    const struct command *x = a, *y = b;
+
+    return x->tid < y->tid ? -1 : x->tid > y->tid;
+}
+
+/* Takes the names of threads from text, which is freed: lines of an id, a blank and a name. */
+static void take_commands(char *text)
+{
+    for (char *line = text, *next; *line != '\0'; line = next) {
+        const char *rest = line;
+        struct command command;
+        next = line + strcspn(line, "\n");
+        if (*next != '\0')
+            *next++ = '\0';
+        if (!parse_digits(&rest, INT_MAX, &command.tid) || *rest != ' ')
+            continue;
+        snprintf(command.name, sizeof(command.name), "%s", rest + 1);
+        input.commands = grow(input.commands, input.ncommands, sizeof(command));
+        input.commands[input.ncommands++] = command;
+    }
+    if (input.ncommands > 1)
+        qsort(input.commands, input.ncommands, sizeof(struct command), compare_commands);
+    free(text);
+}
+
+/* Takes the descriptions of sub-buffers and events, and the threads' names. */
+static void take_formats(void)
+{
+    char system[64];
+
+    expect("header_page");
+    char *text = take_text(take_number(8), MAX_TEXT);
+    if (!parse_header_page(&reading.page, text))
+        fail_input("a description of sub-buffers that is not understood");
+    free(text);
+    expect("header_event");
+    skip(take_number(8));
+    for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
+        skip(take_number(8)); /* the events of ftrace itself */
+    for (uint64_t systems = take_count(4, UINT16_MAX); systems > 0; systems--) {
+        take_string(system, sizeof(system));
+        for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
+            take_format(system);
+    }
+    skip(take_number(4)); /* kallsyms */
+    skip(take_number(4)); /* formats of trace_printk() */
+    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
+    take_commands(take_text(kept, MAX_COMMANDS));
+    skip(size - kept);
+}
+
+/*
+ * A recording: what it tells of guests.
+ */
+
+/* A recording has more than is told apart: says so, once. */
+static void note_partial(void)
+{
+    if (!input.partial)
+        complain(
+            "%s: too many guests, vCPUs or threads: those beyond are in the rows ? (record for "
+            "a shorter time, or with -p)",
+            input.name);
+    input.partial = reading.lossy = true;
+}
+
+/* source.is_full */
+static bool is_recording_full(size_t n)
+{
+    if (n >= MAX_KNOWN)
+        note_partial();
+    return n >= MAX_KNOWN;
+}
+
+/* Whether -p asks for process pid, or there is no -p. */
+static bool is_asked_for(int pid)
+{
+    for (size_t i = 0; i < options.npids; i++) {
+        if (options.pids[i] == pid)
+            return true;
+    }
+    return options.npids == 0;
+}
+
+/* source.comm_of, by the names that the recording has. */
+static bool recalled_comm_of(int tid, char *name, size_t size)
+{
+    const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
+
+    if (input.ncommands != 0)
+        known = bsearch(&key, input.commands, input.ncommands, sizeof(key), compare_commands);
+    if (known != NULL)
+        snprintf(name, size, "%s", known->name);
+    return known != NULL;
+}
+
+/* source.meet_guest */
+static void meet_recorded_guest(struct guest *g, uint64_t time)
+{
+    char name[64];
+
+    (void)time;
+    g->asked = is_asked_for(g->pid);
+    if (options.names)
+        g->name = copy(source->comm_of(g->pid, name, sizeof(name)) ? name : "?");
+}
+
+/* Gives g the given name, unless the names would be too long together. */
+static void set_name(struct guest *g, const char *name)
+{
+    size_t size = strlen(name) + 1;
+
+    if (g->name != NULL && strcmp(g->name, name) == 0)
+        return;
+    if (input.names + size > MAX_NAMES) {
+        note_partial();
+        return;
+    }
+    input.names += size;
+    free(g->name);
+    g->name = copy(name);
+}
+
+/* Notes that g has thread tid, which ran v; which is NULL, where kvmstat told that, if it ran
+ * several. */
+static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
+{
+    if (input.nowners == MAX_OWNERS) {
+        note_partial();
+        return;
+    }
+    input.owners = grow(input.owners, input.nowners, sizeof(*input.owners));
+    input.owners[input.nowners] = (struct owner){.tid = tid,
+        .order = (uint32_t)input.nowners,
+        .guest = g,
+        .vcpu = v,
+        .mixed = own && v == NULL};
+    input.nowners++;
+}
+
+static int compare_owners(const void *a, const void *b)
+{
+    const struct owner *x = a, *y = b;
+
+    if (x->tid != y->tid)
+        return x->tid < y->tid ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/*
+ * Puts owners in order, one for each thread.  One that is told to have run several vCPUs of its
+ * guest has moved; one of several guests, its id having come into use again, is the first one's.
+ */
+static void sort_owners(void)
+{
+    size_t kept = 0;
+
+    if (input.nowners > 1)
+        qsort(input.owners, input.nowners, sizeof(*input.owners), compare_owners);
+    for (size_t i = 0; i < input.nowners; i++) {
+        struct owner *o = &input.owners[i], *first = kept == 0 ? NULL : &input.owners[kept - 1];
+        if (first == NULL || first->tid != o->tid) {
+            input.owners[kept++] = *o;
+        } else if (first->guest == o->guest && first->vcpu == NULL) {
+            first->vcpu = o->vcpu;
+            first->mixed = o->mixed;
+        } else if (first->guest == o->guest && o->vcpu != NULL && o->vcpu != first->vcpu) {
+            first->mixed = true;
+        }
+    }
+    input.nowners = kept;
+}
+
+/* Who has thread tid, by the recording's GUEST options; NULL if they do not tell. */
+static const struct owner *owner_of(int tid)
+{
+    size_t low = 0, high = input.nowners;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (input.owners[mid].tid < tid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
+}
+
+/* Takes the body of an OPTION_GUEST that ends at end; see save_guest(). */
+static void take_guest(uint64_t end)
+{
+    char name[MAX_TEXT];
+
+    take_string(name, sizeof(name));
+    cut_name(name);
+    uint64_t pid = take_number(8), n = take_number(4);
+    if (input.at > end || n > (end - input.at) / ENTRY_SIZE)
+        fail_input("more than its option can have");
+    size_t kept = n < MAX_OWNERS ? (size_t)n : MAX_OWNERS;
+    uint8_t *entries = (uint8_t *)take_text(kept * ENTRY_SIZE, kept * ENTRY_SIZE);
+    skip((n - kept) * ENTRY_SIZE);
+    if (kept < n)
+        note_partial();
+    bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
+    for (size_t i = 0; i < kept; i++) {
+        long id = entry_vcpu(entries, i);
+        uint64_t tid = load(entries + i * ENTRY_SIZE + 4, 4);
+        uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
+        /* trace-cmd has a random number for the process: then each thread is shown as one. */
+        uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
+        if (process == 0 || tid > INT_MAX)
+            continue;
+        struct guest *g = guest_of((int)process, 0);
+        struct vcpu *v = id == UNKNOWN_VCPU ? NULL : vcpu_of(g, id);
+        set_name(g, name);
+        if (tid != 0)
+            add_owner((int)tid, g, v, own);
+        if (v != NULL) {
+            v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
+            v->last = last;
+        }
+    }
+    free(entries);
+    skip(own ? (n - kept) * 16 : 0);
+    /* Of kvmstat's own, as of version 1.3: the threads of which nothing told the vCPU. */
+    for (uint64_t m = own && end - input.at >= 4 ? take_number(4) : 0; m > 0; m--) {
+        uint64_t tid = take_number(4);
+        if (pid > 0 && pid <= INT_MAX && tid > 0 && tid <= INT_MAX) {
+            struct guest *g = guest_of((int)pid, 0);
+            set_name(g, name);
+            add_owner((int)tid, g, NULL, true);
+        }
+    }
+}
+
+/* source.process_of.  In a recording that does not tell, each thread stands for a process. */
+static int recalled_process_of(int tid, uint64_t time)
+{
+    const struct birth *b = birth_of(tid);
+    const struct owner *o = owner_of(tid);
+
+    (void)time;
+    if (b->tid == tid && (o == NULL || known_guest(b->pid) != NULL))
+        return b->pid;
+    return o != NULL ? o->guest->pid : tid;
+}
+
+/* The guest of a recording's thread tid, new if need be. */
+static struct guest *recall_guest(int tid)
+{
+    int pid = process_of(tid, 0);
+
+    /* Where not all threads are told of, that of no guest is not one by itself. */
+    return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
+}
+
+/*
+ * source.thread_of; but for those that are too many to be told apart there is one that stands for
+ * all of its guest, with a tid < 0, and whose vCPU is not known.
+ */
+static struct thread *recalled_thread_of(int tid, uint64_t time)
+{
+    const struct owner *o = owner_of(tid);
+    struct thread *t = known_thread(tid);
+
+    (void)time;
+    if (t != NULL && t->guest != NULL)
+        return t;
+    struct guest *g = recall_guest(tid);
+    if (g->nthreads == MAX_THREADS)
+        note_partial();
+    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_recording_full(world.nthreads)) {
+        t = thread_of(-1 - g->pid, g);
+        t->known = MIXED;
+        return t;
+    }
+    g->nthreads++;
+    t = thread_of(tid, g);
+    if (o != NULL && o->guest == g) { /* else its id came into use again */
+        t->vcpu = o->mixed ? NULL : o->vcpu;
+        t->known = o->mixed ? MIXED : FOUND;
+    }
+    return t;
+}
+
+/* source.find_vcpu, from what a GUEST option told, the thread's name, or as above. */
+static struct vcpu *recall_vcpu(struct thread *t)
+{
+    long id = -1;
+
+    if (t->known == MIXED || t->vcpu != NULL)
+        return t->known == MIXED ? NULL : t->vcpu;
+    if ((id = vcpu_by_name(t->tid)) < 0)
+        id = only_vcpu(t->guest);
+    if (id >= 0)
+        t->vcpu = vcpu_of(t->guest, id);
+    return t->vcpu;
+}
+
+/*
+ * source.end_former.  A recording tells whose an id is only once: that is believed, but where the
+ * id is seen to come to another guest.
+ */
+static void end_recorded_former(int child, int pid, uint64_t time)
+{
+    struct thread *t = known_thread(child);
+
+    (void)time;
+    if (t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL)
+        end_thread(t);
+}
+
+/*
+ * The same of a recording, which tells when those of its GUEST options were there in
+ * the interval between these times; others are there from their first event on.
+ */
+static void recall_present(uint64_t start, uint64_t end)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        for (size_t j = 0; j < g->nvcpus; j++) {
+            struct vcpu *v = g->vcpus[j];
+            set_present(v,
+                v->id != UNKNOWN_VCPU && (v->first == 0 || (v->first <= end && v->last > start)));
+        }
+    }
+}
+
+/*
+ * A recording: its options, and the CPUs' sub-buffers.
+ */
+
+/* Takes the body of an OPTION_VERSION: what kvmstat made says what it reported. */
+static void take_version(const char *text)
+{
+    const char *s = strstr(text, reports_from);
+
+    if (s == NULL)
+        return;
+    s += strlen(reports_from);
+    if (!parse_digits(&s, INT64_MAX, &input.from) || strncmp(s, " to ", 4) != 0 ||
+        (s += 4, !parse_digits(&s, INT64_MAX, &input.until)) || input.until < input.from)
+        fail_input("reports from and to times that cannot be");
+}
+
+/* Takes the body of an option, of size bytes, that is a text. */
+static void take_text_option(uint64_t option, uint64_t size)
+{
+    char *text = take_text(size, MAX_TEXT);
+    const char *clock = strchr(text, '[');
+
+    if (option == OPTION_VERSION)
+        take_version(text);
+    else if (option == OPTION_DATE)
+        input.to_epoch = strtoull(text, NULL, 0) * 1000;
+    else if (clock != NULL)
+        snprintf(input.clock, sizeof(input.clock), "%.*s", (int)strcspn(clock + 1, "]"), clock + 1);
+    free(text);
+}
+
+/* Takes the options; gives the number of instances' buffers, and at buffers where they are. */
+static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
+{
+    size_t nbuffers = 0;
+    uint64_t option;
+
+    while ((option = take_number(2)) != OPTION_END) {
+        uint64_t size = take_number(4), end = input.at + size;
+        if (size > input.size - input.at)
+            fail_input("an option that is longer than the file");
+        switch (option) {
+        case OPTION_CLOCK:
+        case OPTION_DATE:
+        case OPTION_VERSION: take_text_option(option, size); break;
+        case OPTION_GUEST: take_guest(end); break;
+        case OPTION_BUFFER:
+            if (nbuffers == MAX_BUFFERS)
+                fail_input("more buffers than can be read");
+            buffers[nbuffers++] = take_number(8);
+        }
+        if (input.at > end)
+            fail_input("more than its option can have");
+        input.at = end;
+    }
+    return nbuffers;
+}
+
+/* Takes the table of a buffer's sub-buffers of ncpus CPUs, and makes streams of them. */
+static void take_table(uint64_t ncpus)
+{
+    for (uint64_t cpu = 0; cpu < ncpus; cpu++) {
+        uint64_t at = take_number(8), size = take_number(8);
+        if (size == 0)
+            continue;
+        input.total += size;
+        if (at > input.size || size > input.size - at || input.total > input.size)
+            fail_input("sub-buffers past the end of the file, or twice in it");
+        if (size % reading.page.size != 0)
+            fail_input("a part of a sub-buffer");
+        if (reading.nstreams == MAX_CPUS ||
+            (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
+            fail_input("sub-buffers of more CPUs than can be read at a time");
+        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+        reading.streams[reading.nstreams++] = (struct stream){
+            .cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .ready = true, .saved = -1};
+    }
+}
+
+/* Takes what is behind the threads' names: options and tables. */
+static void take_buffers(void)
+{
+    uint64_t ncpus = take_count(4, MAX_CPUS), buffers[MAX_BUFFERS];
+    size_t nbuffers = 0;
+    char kind[10];
+
+    take_string(kind, sizeof(kind));
+    if (strcmp(kind, "options  ") == 0) {
+        nbuffers = take_options(buffers);
+        take_string(kind, sizeof(kind));
+    }
+    if (strcmp(kind, "latency  ") == 0)
+        fail("%s: a text, no events (make one with trace-cmd record)", input.name);
+    if (strcmp(kind, "flyrecord") != 0)
+        fail_input("not what has to be here");
+    take_table(ncpus);
+    for (size_t i = 0; i < nbuffers; i++) {
+        input.at = 0;
+        skip(buffers[i]);
+        expect("flyrecord");
+        take_table(ncpus);
+    }
+}
+
+/* source.refuse */
+static void refuse_recording(struct stream *s, const char *what)
+{
+    fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
+}
+
+/* source.read_pages: as many sub-buffers as fit. */
+static bool read_recorded(struct stream *s)
+{
+    size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
+    ssize_t size;
+
+    if (wanted == 0)
+        return false;
+    if (s->pages == NULL)
+        s->pages = resize(NULL, reading.chunk, 1);
+    do
+        size = pread(s->fd, s->pages, wanted, (off_t)s->at);
+    while (size < 0 && errno == EINTR);
+    if (size != (ssize_t)wanted)
+        refuse_recording(s, size < 0 ? strerror(errno) : "ends too soon");
+    s->nbytes = wanted;
+    s->used = 0;
+    s->at += wanted;
+    s->left -= wanted;
+    return true;
+}
+
+/* source.add_lost: as the sub-buffer tells. */
+static void add_recorded_loss(struct stream *s)
+{
+    s->lost += s->subbuf.lost;
+    s->lost_more |= s->subbuf.lost == 0;
+}
+
+/* source.say_lost */
+static void say_recording_lost(const struct text *list)
+{
+    complain(
+        "%s: events lost:%.*s (record with larger buffers)", input.name, (int)list->size, list->s);
+}
+
+/* source.to_epoch */
+static uint64_t recorded_to_epoch(void)
+{
+    return input.to_epoch;
+}
+
+/* The stamp of the recording's next event; UINT64_MAX if there is none. */
+static uint64_t next_time(void)
+{
+    uint64_t time = UINT64_MAX;
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        const struct stream *s = &reading.streams[i];
+        if (s->has_next && s->next.time < time)
+            time = s->next.time;
+    }
+    return time;
+}
+
+/* The stamp of the last event that was read; 0 if there was none. */
+static uint64_t last_time(void)
+{
+    uint64_t time = 0;
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        if (reading.streams[i].subbuf.time > time)
+            time = reading.streams[i].subbuf.time;
+    }
+    return time;
+}
+
+/* Whether there is an event that only a hardware backend fires. */
+static bool has_kvm_exit(void)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < reading.nstreams && !found; i++) {
+        struct stream s = reading.streams[i];
+        while (!found && fill(&s)) {
+            int id = event_id(&s.next);
+            found = id != 0 && (id == events[KVM_EXIT].id || id == events[KVM_ENTRY].id);
+        }
+        free(s.pages);
+    }
+    reading.gap = 0;
+    return found;
+}
+
+/* Opens the recording. */
+static void open_input(void)
+{
+    struct stat st;
+
+    input.name = printed(options.read);
+    input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not block */
+    if (input.fd < 0 || fstat(input.fd, &st) != 0)
+        fail("%s: %s (give -r a recording)", input.name, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        fail("%s: not a regular file (give -r a recording)", input.name);
+    input.size = (uint64_t)st.st_size;
+}
+
+/* Finds out what is in the recording. */
+static void read_header(void)
+{
+    take_magic();
+    take_formats();
+    take_buffers();
+    sort_owners();
+    bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
+                     strcmp(input.clock, "ppc-tb") == 0;
+    if (countless && (options.interval != 0 || options.stamp != 0 || options.table != USUAL))
+        fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
+            input.name, input.clock);
+    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
+    size_t share = READ_AHEAD / (reading.nstreams + 1);
+    share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
+    reading.chunk =
+        share > reading.page.size ? share - share % reading.page.size : reading.page.size;
+    bool software =
+        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
+    const char *missed = choose_events(software);
+    if (missed != NULL)
+        fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
+            missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
+    if (!are_reasons_known(software))
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", input.name);
+}
+
+static const struct source recorded_host = {
+    .read_pages = read_recorded,
+    .add_lost = add_recorded_loss,
+    .say_lost = say_recording_lost,
+    .refuse = refuse_recording,
+    .comm_of = recalled_comm_of,
+    .process_of = recalled_process_of,
+    .thread_of = recalled_thread_of,
+    .meet_guest = meet_recorded_guest,
+    .find_vcpu = recall_vcpu,
+    .end_former = end_recorded_former,
+    .is_full = is_recording_full,
+    .to_epoch = recorded_to_epoch,
+    .max_keys = MAX_ALL_KEYS,
+};
+
+/*
+ * The table, and what is said of it.
+ */
+
+/* A vCPU that is reported. */
+struct row {
+    const struct guest *guest; /* whose it is */
+    struct vcpu *vcpu;         /* it */
+};
+
+/*
+ * The columns of a line, but for the name, which is the last one: those that all
+ * tables have, then the counters in their order or, with -e, those of a key.
+ */
+enum {
+    COLUMN_TIME,
+    COLUMN_PID,
+    COLUMN_VCPU,
+    FIRST_COUNT,
+    COLUMN_KEY = FIRST_COUNT,
+    COLUMN_COUNT,
+    COLUMN_COUNT_SHARE,
+    COLUMN_TIME_SHARE,
+    COLUMN_MIN,
+    COLUMN_MAX,
+    COLUMN_AVERAGE,
+    NKEYCOLUMNS,
+    NCOLUMNS = FIRST_COUNT + NCOUNTERS
+};
+
+/* A column. */
+struct column {
+    const char *name;    /* its header */
+    int width;           /* at least, in characters; text is to the right, or, if < 0, left */
+    char before;         /* what stands between it and the column before, or a blank */
+    const char *meaning; /* for -h and -m */
+};
+
+/* The usual table, in the order of a line; time is there with -T only. */
+static const struct column counter_columns[NCOLUMNS] = {
+    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
+    [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
+    [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
+    [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
+    [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits when the guest can take an interrupt again"},
+    [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
+    [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
+    [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
+    [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
+    [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
+};
+
+/* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
+static const struct column key_columns[NKEYCOLUMNS] = {
+    [COLUMN_TIME] = {"time", 4, ' ', NULL},
+    [COLUMN_PID] = {"pid", 6, ' ', NULL},
+    [COLUMN_VCPU] = {"vcpu", 4, ' ', NULL},
+    [COLUMN_KEY] = {NULL, -15, '|', NULL},
+    [COLUMN_COUNT] = {"count", 7, ' ', "how often"},
+    [COLUMN_COUNT_SHARE] = {"count%", 7, ' ', "its share in the counts of the vCPU's rows"},
+    [COLUMN_TIME_SHARE] = {"time%", 7, ' ', "its share in their times"},
+    [COLUMN_MIN] = {"min us", 8, ' ', "the shortest time, in microseconds"},
+    [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
+    [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
+};
+
+static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
+
 /* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
@@ -3287,411 +5110,326 @@ static void clear_counts(void)
     }
 }
 
-/*
- * Counting: what each event does.
- */
-
-/* The column of the reason with the given code in table; NCOUNTERS if it has none. */
-static enum counter counter_of(const struct reason *table, uint64_t code)
+/* Writes all of t, if there is any, to stdout. */
+static void write_out(const struct text *t)
 {
-    while (table->counter != NCOUNTERS && table->code != code)
-        table++;
-    return table->counter;
-}
+    int error = t->size == 0 ? 0 : write_patiently(STDOUT_FILENO, t->s, t->size);
 
-/* The column of kvm_exit r; NCOUNTERS if it has none. */
-static enum counter exit_counter(const struct record *r)
-{
-    uint64_t reason = value_of(r, EXIT_REASON);
-
-    if (has_field(r, ESR_EC)) {
-        uint64_t exception = value_of(r, RET) & 0xff; /* bit 31 is an SError's */
-        return exception == ARM64_IRQ    ? IRQX
-               : exception == ARM64_TRAP ? counter_of(arm64_reasons, value_of(r, ESR_EC))
-                                         : NCOUNTERS;
-    }
-    if (!has_field(r, ISA))
-        return NCOUNTERS; /* an architecture whose reasons are not known here */
-    if (value_of(r, ISA) == 1)
-        return counter_of(vmx_reasons, reason & 0xffff);
-    if (reason == SVM_NPF && (value_of(r, INFO1) & SVM_NPF_RESERVED) != 0)
-        return MMIOX;
-    return counter_of(svm_reasons, reason);
-}
-
-/* Counts an exit of t, and in column c if that is one. */
-static void add_exit(struct thread *t, enum counter c)
-{
-    t->tally->counts[EXITS]++;
-    if (c != NCOUNTERS)
-        t->tally->counts[c]++;
-}
-
-/* No kvm_mmio follows t's last exit any more: counts it. */
-static void settle_exit(struct thread *t)
-{
-    if (t->last_exit == FAULT)
-        t->tally->counts[EPTV]++;
-    t->last_exit = SETTLED;
-}
-
-static void count_exit(struct thread *t, struct stream *s)
-{
-    enum counter c = exit_counter(&s->next);
-
-    add_exit(t, c == EPTV ? NCOUNTERS : c);
-    t->last_exit = c == EPTV ? FAULT : c == NCOUNTERS ? OTHER : SETTLED;
-    t->exit_time = s->next.time;
-    t->exit_stream = s;
+    if (signalled != 0)
+        leave_by_signal(signalled);
+    if (error == EPIPE)
+        leave_by_signal(SIGPIPE);
+    if (error != 0)
+        fail("stdout: %s", strerror(error));
 }
 
 /*
- * kvm_mmio: the exit before it, which may have looked like a page fault or like
- * nothing that has a column, was for MMIO; but one exit only, and not if events that
- * came in between may be lost.
+ * The text of -T for the end of an interval, given by the trace clock; empty without
+ * -T.  A recording whose clock nobody can relate to 1970 has that clock's seconds.
  */
-static void count_mmio(struct thread *t, struct stream *s)
+static void format_stamp(uint64_t end, char *buf, size_t size)
 {
-    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
-        t->tally->counts[MMIOX]++;
-        t->last_exit = SETTLED;
-    }
-    settle_exit(t);
-}
+    char decimals[16] = "", zone[8];
+    struct tm tm;
 
-/*
- * Counts, as an interval ends, the exits that no kvm_mmio follows any more.  One of the
- * interval's last waits for the next report, so that no exit counts twice.
- */
-static void settle_exits(uint64_t end)
-{
-    for (size_t i = 0; i < world.space; i++) {
-        struct thread *t = world.threads[i];
-        if (t == NULL || t->last_exit != FAULT ||
-            (t->guest->gone == 0 && end < t->exit_time + DOUBT))
-            continue;
-        settle_exit(t);
-        t->active = true; /* it has something to count */
+    buf[0] = '\0';
+    if (options.stamp == 0)
+        return;
+    uint64_t epoch = source->to_epoch(), stamp = end + epoch;
+    time_t seconds = (time_t)(stamp / NSEC);
+    if (options.decimals != 0)
+        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
+    decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
+    if (options.stamp == 'u' || epoch == 0) {
+        snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
+    } else {
+        localtime_r(&seconds, &tm);
+        size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
+        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm */
+        snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
     }
 }
 
-/*
- * Whether r is an exit, where there is no kvm_exit.  An instruction that goes on after MMIO (an
- * access across two pages, OUTS from MMIO) goes to user space again without an
- * exit of the guest, and without being emulated anew.
- */
-static bool is_user_exit(struct thread *t, const struct record *r)
-{
-    uint64_t reason = value_of(r, REASON);
-
-    if (value_of(r, ERRNO) != 0)
-        return false; /* a signal or an error: the guest did not exit */
-    bool again = t->in_mmio && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_IO);
-    t->in_mmio = reason == KVM_EXIT_MMIO;
-    return !again;
-}
-
-static void count_user_exit(struct thread *t, struct stream *s)
-{
-    if (is_user_exit(t, &s->next))
-        add_exit(t, counter_of(user_reasons, value_of(&s->next, REASON)));
-}
-
-/* An event whose number is all that counts. */
-static void count_event(struct thread *t, struct stream *s)
-{
-    t->tally->counts[s->next.type->counter]++;
-    t->in_mmio = false;
-}
-
-/* An event that tells nothing but which vCPU t runs: count() has seen that. */
-static void tell_vcpu(struct thread *t, struct stream *s)
-{
-    (void)t;
-    (void)s;
-}
-
-/*
- * Counting keys (-e).  Times are those of perf-kvm(1): of an exit, up to the next
- * kvm_entry; of a write, from kvm_mmio or kvm_pio up to there; of a read from MMIO,
- * from kvm_exit to kvm_mmio.
- */
-
-/* From now on, the end of the key with the given id is awaited. */
-static void start_timing(struct tally *t, uint64_t id, const struct stream *s)
-{
-    t->open = id;
-    t->since = s->next.time;
-}
-
-/* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
-static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
-{
-    if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
-        uint64_t time = s->next.time - t->since;
-        add_key(key_of(t, id), &(struct key){.timed = 1, .total = time, .min = time, .max = time});
-    }
-    t->since = 0;
-}
-
-/* Counts the key with the given id, and begins it. */
-static void count_key(struct tally *t, uint64_t id, const struct stream *s)
-{
-    key_of(t, id)->count++;
-    start_timing(t, id, s);
-}
-
-/*
- * In the id of an exit's key: the second of symbols has its name, not the first.  Reasons of
- * x86 and arm64 have 32 bits; bit 63 of a RISC-V one is that of interrupts.
- */
-#define SECOND_SYMBOLS (UINT64_C(1) << 62)
-
-/* The id of the key of kvm_exit r: its reason's number, and SECOND_SYMBOLS. */
-static uint64_t exit_key(const struct record *r)
-{
-    uint64_t reason;
-
-    if (has_field(r, ESR_EC)) {
-        reason = value_of(r, RET);
-        return (reason & 0xff) == ARM64_TRAP ? value_of(r, ESR_EC) | SECOND_SYMBOLS
-                                             : reason & ~(uint64_t)ARM64_SERROR;
-    }
-    if (has_field(r, ISA)) {
-        reason = value_of(r, EXIT_REASON);
-        return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
-    }
-    /* RISC-V; or another architecture: what it has names for */
-    return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
-}
-
-/* Puts the name of exit reason id in buf: the kernel's, else its number. */
-static void name_reason(uint64_t id, char *buf, size_t size)
-{
-    size_t second = (id & SECOND_SYMBOLS) != 0;
-    uint64_t value = id & ~SECOND_SYMBOLS;
-    size_t i = symbol_index(second, value);
-
-    if (i < symbols[second].n && symbols[second].list[i].value == value)
-        snprintf(buf, size, "%s", symbols[second].list[i].name);
-    else
-        snprintf(buf, size, "0x%" PRIx64, value);
-}
-
-/* Puts the address of key id in buf, and whether it was read or written. */
-static void name_address(uint64_t id, char *buf, size_t size)
-{
-    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
-}
-
-/* Puts the port of key id in buf, and the direction. */
-static void name_port(uint64_t id, char *buf, size_t size)
-{
-    snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
-}
-
-/* By enum table. */
-static const struct {
-    const char *name;                                      /* as -e has it, and over the keys */
-    const char *meaning;                                   /* of a key, for -h */
-    void (*name_key)(uint64_t id, char *buf, size_t size); /* as a row shows it */
-} tables[NTABLES] = {
-    [USUAL] = {"", NULL, NULL},
-    [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it", name_reason},
-    [MMIO] = {"mmio", "the guest physical address, and R or W", name_address},
-    [IOPORT] = {"ioport", "the port, and in or out", name_port},
+/* A line of the report: the cells of all columns but the name. */
+struct line {
+    const char *cells[NCOLUMNS]; /* their text; that of time is empty without -T */
+    char room[NCOLUMNS][48];     /* for the text of those that are made for this line */
 };
 
-static void key_exit(struct thread *t, struct stream *s)
+/* The columns of the table that is reported, and how many they are. */
+static const struct column *table_columns(int *n)
 {
-    count_key(t->tally, exit_key(&s->next), s);
+    *n = options.table == USUAL ? NCOLUMNS : NKEYCOLUMNS;
+    return options.table == USUAL ? counter_columns : key_columns;
 }
 
-static void key_user_exit(struct thread *t, struct stream *s)
+/* Sets the cell of column i to value. */
+static void set_cell(struct line *line, int i, uint64_t value)
 {
-    if (is_user_exit(t, &s->next))
-        count_key(t->tally, value_of(&s->next, REASON), s);
+    line->cells[i] = digits(value, line->room[i]);
 }
 
-static void begin_exit(struct thread *t, struct stream *s)
+/* Sets the cell of column i to hundredths, with two decimals; or to - if that is not known. */
+static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
 {
-    start_timing(t->tally, UNKNOWN_KEY, s);
+    char *decimals = line->room[i] + 20; /* where digits() ends */
+
+    line->cells[i] = known ? digits(hundredths / 100, line->room[i]) : "-";
+    *decimals++ = '.';
+    *decimals++ = (char)('0' + hundredths / 10 % 10);
+    *decimals++ = (char)('0' + hundredths % 10);
+    *decimals = '\0';
 }
 
-static void key_mmio(struct thread *t, struct stream *s)
+/* Hundredths of a per cent that part is of whole. */
+static uint64_t share(uint64_t part, uint64_t whole)
 {
-    uint64_t kind = value_of(&s->next, TYPE);
-    uint64_t id = value_of(&s->next, GPA) << 1 | (kind == MMIO_WRITE);
+    if (whole > UINT64_MAX / 10000)
+        return part / (whole / 10000);
+    return whole == 0 ? 0 : part * 10000 / whole;
+}
 
-    if (kind == MMIO_WRITE) {
-        count_key(t->tally, id, s);
-    } else if (kind == MMIO_READ) {
-        key_of(t->tally, id)->count++;
-        if (t->tally->open == UNKNOWN_KEY)
-            stop_timing(t->tally, id, s);
+/* Puts the name of the key with the given id in buf. */
+static void key_name(uint64_t id, char *buf, size_t size)
+{
+    if (id == OTHER_KEYS)
+        snprintf(buf, size, "other");
+    else
+        tables[options.table].name_key(id, buf, size);
+}
+
+/* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
+static void set_key(struct line *line, const struct key *k, const struct key *all)
+{
+    static const struct key none = {.timed = 1}; /* its times are known: 0 */
+
+    line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
+    if (k != NULL)
+        key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
+    else
+        k = &none;
+    bool timed = k->timed != 0;
+    set_cell(line, COLUMN_COUNT, k->count);
+    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, all->count), true);
+    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, all->total), timed);
+    set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
+    set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
+    set_hundredths(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, timed);
+}
+
+/* Sets the line of row to that of key k or, if the usual table is reported, of its counters. */
+static void set_line(struct line *line, const char *stamp, const struct row *row,
+    const struct key *k, const struct key *all)
+{
+    const struct vcpu *v = row->vcpu;
+
+    line->cells[COLUMN_TIME] = stamp;
+    set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
+    set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
+    if (v->id == UNKNOWN_VCPU)
+        line->cells[COLUMN_VCPU] = "?";
+    if (options.table != USUAL) {
+        set_key(line, k, all);
+        return;
+    }
+    for (int c = 0; c < NCOUNTERS; c++)
+        set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
+}
+
+static void put_blanks(struct text *t, size_t n)
+{
+    memset(reserve(t, n), ' ', n);
+    t->size += n;
+}
+
+/* Appends s, filled up to width with blanks: on its left or, if width is negative, its right. */
+static void put_cell(struct text *t, const char *s, int width)
+{
+    size_t size = strlen(s), wanted = (size_t)abs(width),
+           blanks = size < wanted ? wanted - size : 0;
+
+    if (width > 0)
+        put_blanks(t, blanks);
+    put_bytes(t, s, size);
+    if (width < 0)
+        put_blanks(t, blanks);
+}
+
+/* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
+static void put_line(
+    struct text *t, const struct line *line, const char *name, const int widths[NCOLUMNS])
+{
+    int n;
+    const struct column *columns = table_columns(&n);
+
+    for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < n; i++) {
+        bool first = t->size == 0 || t->s[t->size - 1] == '\n';
+        const char *separator = first ? "" : options.no_header ? "\t" : " ";
+        put_bytes(t, separator, strlen(separator));
+        if (columns[i].before != ' ' && !options.no_header)
+            put_bytes(t, (char[]){columns[i].before, ' '}, 2);
+        put_cell(t, line->cells[i], options.no_header ? 0 : widths[i]);
+    }
+    if (options.names) {
+        put_bytes(t, options.no_header ? "\t" : " ", 1);
+        put_name(t, name);
+    }
+    put_bytes(t, "\n", 1);
+}
+
+static void put_header(struct text *t, const char *stamp, const int widths[NCOLUMNS])
+{
+    struct line line;
+    int n;
+    const struct column *columns = table_columns(&n);
+
+    for (int i = 0; i < n; i++)
+        line.cells[i] = columns[i].name;
+    if (options.table != USUAL)
+        line.cells[COLUMN_KEY] = tables[options.table].name;
+    if (*stamp == '\0')
+        line.cells[COLUMN_TIME] = "";
+    put_line(t, &line, name_column.name, widths);
+}
+
+/* Makes widths wide enough for line. */
+static void widen(int widths[NCOLUMNS], const struct line *line)
+{
+    int n;
+
+    table_columns(&n);
+    for (int i = 0; i < n; i++) {
+        int size = (int)strlen(line->cells[i]);
+        if (size > abs(widths[i]))
+            widths[i] = widths[i] < 0 ? -size : size;
     }
 }
 
-static void key_pio(struct thread *t, struct stream *s)
-{
-    uint64_t port = value_of(&s->next, PORT);
-
-    count_key(t->tally, port << 1 | (value_of(&s->next, RW) != 0), s);
-}
-
-/* kvm_entry: the guest goes on. */
-static void end_by_entry(struct thread *t, struct stream *s)
-{
-    if (t->tally->open != UNKNOWN_KEY)
-        stop_timing(t->tally, t->tally->open, s);
-    t->tally->since = 0;
-}
-
-/* kvm_fpu: if it loads the guest's, user space let it go on.  There is no kvm_entry on kvm_pvm. */
-static void end_by_load(struct thread *t, struct stream *s)
-{
-    if (value_of(&s->next, LOAD) != 0)
-        stop_timing(t->tally, t->tally->open, s);
-}
-
-/* The common_type of r; 0 if it has none. */
-static int event_id(const struct record *r)
-{
-    return r->size < 2 ? 0 : (int)load(r->data, 2);
-}
-
 /*
- * A thread was started with the id that t has, which has ended, then: what it counted is given
- * away.  Whose the new one is shows with its first event.
+ * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, makes
+ * widths wide enough for them.  Gives how many they are: with -e, one for each key.
  */
-static void end_thread(struct thread *t)
+static size_t put_row(
+    struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
 {
-    if (t->guest == NULL)
-        return;
-    settle_exit(t);
-    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
-    if (t->known != TOLD)
-        give_counts(t, vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id));
-    save_thread(t);
-    free(t->pending.keys);
-    *t = (struct thread){.tid = t->tid};
-}
+    const struct tally *tally = &row->vcpu->tally;
+    size_t n = tally->nkeys == 0 ? 1 : tally->nkeys;
+    struct key all = {.id = OTHER_KEYS};
+    struct line line;
 
-/*
- * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
- * thread but a process; and that whatever had that id before has ended.
- */
-static void keep_birth(const struct record *r, int tid)
-{
-    int child = (int)value_of(r, PID);
-    bool is_thread = (value_of(r, CLONE_FLAGS) & CLONE_THREAD) != 0;
-
-    if (child <= 0)
-        return;
-    int pid = is_thread ? process_of(tid, r->time) : child;
-    *birth_of(child) = (struct birth){child, pid};
-    source->end_former(child, pid, r->time);
-}
-
-/* source.end_former */
-static void end_host_former(int child, int pid, uint64_t time)
-{
-    struct thread *t = known_thread(child);
-    struct guest *g = known_guest(child);
-
-    (void)pid;
-    if (t != NULL)
-        end_thread(t);
-    /* The process may be known before this event of its own birth is read: to a clock tick. */
-    if (g != NULL && g->started + 1 < to_ticks(time))
-        end_guest(g, time);
-}
-
-/*
- * source.end_former.  A recording tells whose an id is only once: that is believed, but where the
- * id is seen to come to another guest.
- */
-static void end_recorded_former(int child, int pid, uint64_t time)
-{
-    struct thread *t = known_thread(child);
-
-    (void)time;
-    if (t != NULL && t->guest != NULL && t->guest->pid != pid && known_guest(pid) != NULL)
-        end_thread(t);
-}
-
-/* Counts the next event of s. */
-static void count(struct stream *s)
-{
-    struct record *r = &s->next;
-
-    r->type = event_of_id[event_id(r)];
-    if (r->type == NULL)
-        return;
-    int tid = (int)value_of(r, COMMON_PID);
-    if (tid <= 0)
-        return;
-    if (r->type == &events[TASK_NEWTASK]) {
-        keep_birth(r, tid);
-        return;
+    for (size_t i = 0; i < tally->nkeys; i++)
+        add_key(&all, &tally->keys[i]);
+    for (size_t i = 0; i < n; i++) {
+        set_line(&line, stamp, row, i < tally->nkeys ? &tally->keys[i] : NULL, &all);
+        if (t == NULL)
+            widen(widths, &line);
+        else
+            put_line(t, &line, row->guest->name, widths);
     }
-    if (r->time < reading.start)
-        return;
-    if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
-        s->thread->guest->former)
-        s->thread = source->thread_of(tid, r->time);
-    struct thread *t = s->thread;
-    if (t == NULL) {
-        world.unknown++;
-        return;
+    return n;
+}
+
+/* Appends the rows of all vCPUs to t, under a header if it is due; gives the number of lines. */
+static size_t put_rows(struct text *t, const char *stamp, bool header)
+{
+    static struct row *rows;
+    int widths[NCOLUMNS] = {0}, n;
+    const struct column *columns = table_columns(&n);
+    size_t nrows = list_rows(&rows, has_row), nlines = 0;
+
+    for (int i = 0; i < n; i++)
+        widths[i] = columns[i].width;
+    if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also above no row */
+        widths[COLUMN_TIME] = (int)strlen(stamp);
+    for (size_t i = 0; i < nrows; i++) {
+        struct tally *tally = &rows[i].vcpu->tally;
+        if (tally->nkeys > 1)
+            qsort(tally->keys, tally->nkeys, sizeof(struct key), compare_keys);
+        nlines += put_row(NULL, stamp, &rows[i], widths);
     }
-    t->active = true;
-    if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
-        settle_exit(t); /* while the vCPU is the one that exited */
-    if (has_field(r, VCPU_ID))
-        note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
-    r->type->uses[options.table].count(t, s);
+    if (!options.no_header && (header || nlines > 1))
+        put_header(t, stamp, widths);
+    for (size_t i = 0; i < nrows; i++)
+        put_row(t, stamp, &rows[i], widths);
+    return nlines;
 }
 
 /*
- * The recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
+ * Says on stderr, in one line, what was lost since the last report; also of what was said
+ * before, if it may be missing in this one, which starts at the given time.
+ */
+static void report_lost(uint64_t start)
+{
+    struct text t = {.s = NULL};
+    char part[64];
+
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct stream *s = &reading.streams[i];
+        const char *comma = t.size == 0 ? "" : ",";
+        if (s->lost != 0 || s->lost_more)
+            snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", comma, s->lost,
+                s->lost_more ? " and more" : "", s->cpu);
+        else if (s->gap > start)
+            snprintf(part, sizeof(part), "%s as before on CPU %d", comma, s->cpu);
+        else
+            continue;
+        put_bytes(&t, part, strlen(part));
+        reading.lost += s->lost;
+        s->lost = 0;
+        s->lost_more = false;
+    }
+    if (t.s == NULL)
+        return;
+    source->say_lost(&t);
+    free(t.s);
+    reading.lossy = true;
+}
+
+/* Says on stderr, in a line each, what else this report may lack. */
+static void report_doubts(void)
+{
+    if (world.unknown != 0)
+        complain("%" PRIu64 " events: of threads that ended before it was known whose they were "
+                 "(they are counted nowhere)",
+            world.unknown);
+    if (view.cut && !is_end_asked())
+        complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
+                 "missing; give a longer interval)",
+            view.largest);
+    if (view.shortage != 0)
+        complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
+            strerror(view.shortage));
+    reading.lossy |= world.unknown != 0 || view.cut || view.shortage != 0;
+    world.unknown = 0;
+    view.cut = false;
+    view.shortage = 0;
+}
+
+/*
+ * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
  * describes it.  There, each CPU's sub-buffers are in one piece: so a file without
  * a name takes each CPU's, and in the end they are put together in one that then
  * gets the name that the user gave.  Until then, what had that name keeps it.
  */
 
-/* Options in the header.  Those not here (kvmstat -r skips them) tell nothing about guests. */
-enum option {
-    OPTION_END = 0,
-    OPTION_DATE = 1,    /* microseconds from the trace clock's zero back to 1970 */
-    OPTION_BUFFER = 3,  /* where the table of an instance's sub-buffers is, and its name */
-    OPTION_CLOCK = 4,   /* trace_clock */
-    OPTION_UNAME = 5,   /* the host's system */
-    OPTION_VERSION = 9, /* what made the recording; from kvmstat, what it reported, too */
-    OPTION_GUEST = 13   /* a guest's name, process and threads; see save_guest() */
-};
+#define MAX_ENTRIES (1u << 16) /* (vCPU, thread) of one guest that are recorded */
 
-/* What a recording begins with; its version is next. */
-static const char dat_magic[] = "\x17\x08\x44tracing";
-
-/* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
-static const char reports_from[] = ", reports from ";
-
-enum { ENTRY_SIZE = 8 }; /* bytes of an entry of a GUEST option */
+/* The recording that is made (-w). */
+static struct {
+    char *name;              /* its path, as it can be printed */
+    int dir;                 /* its directory, or -1 */
+    char file[NAME_MAX + 1]; /* its name in it */
+    struct text formats;     /* the part of its header that describes sub-buffers and events */
+    struct text clock;       /* trace_clock */
+    struct text commands;    /* names of threads: lines of an id, a blank and a name */
+    struct text guests;      /* the GUEST options of those that are gone */
+} output = {.dir = -1};
 
 /* Appends such an entry: thread tid (0: none) ran vCPU id. */
 static void put_entry(struct text *t, long id, int tid)
 {
     put_number(t, id == UNKNOWN_VCPU ? UINT32_MAX : (uint64_t)id, 4);
     put_number(t, (uint64_t)tid, 4);
-}
-
-/* The number of the vCPU in entry i of those at entries. */
-static long entry_vcpu(const uint8_t *entries, size_t i)
-{
-    uint64_t id = load(entries + i * ENTRY_SIZE, 4);
-
-    return id == UINT32_MAX ? UNKNOWN_VCPU : (long)id;
 }
 
 /* Says that the recording failed as errno tells, and ends kvmstat without it. */
@@ -3813,6 +5551,19 @@ static int make_directory(char name[static NAME_MAX + 1])
     return dir;
 }
 
+/* Writes all of the size bytes at p to fd; false with errno if that failed. */
+static bool write_all(int fd, const void *p, size_t size)
+{
+    const char *s = p;
+    ssize_t r;
+
+    for (; size > 0; s += r, size -= (size_t)r) {
+        if ((r = write(fd, s, size)) < 0)
+            return false;
+    }
+    return true;
+}
+
 /* Saves the sub-buffer that s read, unless the recording has failed. */
 static void save_subbuf(struct stream *s)
 {
@@ -3860,6 +5611,64 @@ static void save_command(int tid)
     }
     snprintf(line, sizeof(line), "%d %s\n", tid, name);
     put_bytes(&output.commands, line, strlen(line));
+}
+
+/* Appends the instance's file of the given name to t: its size, if so wanted, and its bytes. */
+static void put_file(struct text *t, const char *name, bool sized)
+{
+    static char text[1 << 16];
+    ssize_t size = read_file(trace.dir, name, text, sizeof(text));
+
+    if (size < 0)
+        fail_errno(name);
+    if (sized)
+        put_number(t, (uint64_t)size, 8);
+    put_bytes(t, text, (size_t)size);
+}
+
+/* How many of the wanted events are of the system, of so many characters, that name begins with. */
+static size_t count_events(const char *name, size_t size)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < NEVENTS; i++)
+        n += events[i].wanted && strncmp(events[i].name, name, size) == 0;
+    return n;
+}
+
+/* Saves what describes the enabled events and their sub-buffers. */
+static void save_formats(void)
+{
+    struct text *t = &output.formats, systems = {.s = NULL};
+    size_t nsystems = 0, size = 0;
+    const char *system = "";
+    char path[64];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *name = events[i].name;
+        if (!events[i].wanted)
+            continue;
+        if (size == 0 || strncmp(name, system, size) != 0) {
+            system = name;
+            size = strcspn(name, "/") + 1;
+            put_bytes(&systems, name, size - 1);
+            put_bytes(&systems, "", 1);
+            put_number(&systems, count_events(name, size), 4);
+            nsystems++;
+        }
+        snprintf(path, sizeof(path), "events/%s/format", name);
+        put_file(&systems, path, true);
+    }
+    put_bytes(t, "header_page", 12);
+    put_file(t, "events/header_page", true);
+    put_bytes(t, "header_event", 13);
+    put_file(t, "events/header_event", true);
+    put_number(t, 0, 4); /* no events of ftrace itself */
+    put_number(t, nsystems, 4);
+    put_bytes(t, systems.s, systems.size);
+    free(systems.s);
+    put_file(&output.clock, "trace_clock", false);
+    put_bytes(&output.clock, "", 1);
 }
 
 /* Appends an option of a recording's header, of size bytes at data. */
@@ -4682,6 +6491,15 @@ static struct mmv_file *map_new_file(int fd, size_t size)
     return p;
 }
 
+/* Removes the file name under directory dir, after an error: errno stays. */
+static void discard(int dir, const char *name)
+{
+    int error = errno;
+
+    unlinkat(dir, name, 0);
+    errno = error;
+}
+
 /* Forgets the file, which stays where it is. */
 static void close_metrics(void)
 {
@@ -4795,782 +6613,14 @@ static void report_metrics(void)
 }
 
 /*
- * The tracefs instance.  All that kvmstat changes in tracing is in this part.
+ * Starting and ending.
  */
-
-/* The directory path, if a file system with the given magic number is mounted there; else -1. */
-static int open_mounted(const char *path, long magic)
-{
-    struct statfs fs;
-    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd >= 0 && (fstatfs(fd, &fs) != 0 || (long)fs.f_type != magic)) {
-        close(fd);
-        fd = -1;
-        errno = ENOENT;
-    }
-    return fd;
-}
-
-/*
- * The root directory of a file system type: in a mount of our own, which is attached
- * nowhere and goes with the descriptor (Linux 5.2).  -1 with errno.
- */
-static int open_detached(const char *type)
-{
-    enum { OPEN_CLOEXEC = 1, CMD_CREATE = 6, MOUNT_CLOEXEC = 1 }; /* linux/mount.h */
-    int context = (int)syscall(SYS_fsopen, type, OPEN_CLOEXEC), fd = -1;
-
-    if (context < 0)
-        return -1;
-    if (syscall(SYS_fsconfig, context, CMD_CREATE, NULL, NULL, 0) == 0)
-        fd = (int)syscall(SYS_fsmount, context, MOUNT_CLOEXEC, 0);
-    int error = errno;
-    close(context);
-    errno = error;
-    return fd;
-}
-
-/*
- * The root directory of a file system type: in a mount of our own, since the one at path, if any,
- * may be read-only, hide something or be another's; where such mounts are not allowed, the
- * one at path.  -1 with errno, as of the mount of our own.
- */
-static int open_root(const char *type, const char *path, long magic)
-{
-    int fd = open_detached(type), error = errno;
-
-    if (fd < 0)
-        fd = open_mounted(path, magic);
-    errno = error;
-    return fd;
-}
-
-/*
- * Removes the instance.  While a file of it is open (a process that was killed is
- * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms.
- * After a tenth of that it disables the events: an instance that stays costs no time.
- */
-static bool remove_instance(void)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "%s/events/enable", trace.name);
-    for (int i = 0; i < LINGER; i++) {
-        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
-            errno == ENODEV) /* another kvmstat, which starts, is just removing it */
-            return true;
-        if (errno != EBUSY)
-            return false;
-        if (i == LINGER / 10)
-            write_file(trace.instances, path, "0");
-        nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
-    }
-    return false;
-}
-
-/*
- * Starts the process that removes the instance when this one has ended, however
- * it ended: it waits for the end of a pipe that only its parent can write to.
- */
-static void start_janitor(void)
-{
-    int life[2];
-    char c;
-
-    if (pipe2(life, O_CLOEXEC) != 0)
-        fail_errno("pipe");
-    trace.janitor = fork();
-    if (trace.janitor < 0) {
-        trace.janitor = 0;
-        fail("fork: %s (too many processes, or too little memory)", strerror(errno));
-    }
-    if (trace.janitor != 0) {
-        close(life[0]);
-        trace.life = life[1];
-        return;
-    }
-    /* Signals to the terminal's group, or to all that is called kvmstat, are the other's. */
-    setsid();
-    for (size_t i = 0; i < NENDINGS; i++)
-        signal(endings[i], SIG_IGN);
-    keep_capabilities(is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE);
-    close(life[1]);
-    /* If these fail, it keeps a file system from being unmounted, or a file from going, no more. */
-    if (!close_others(life[0], trace.instances) || chdir("/") != 0)
-        errno = 0;
-    while (read(life[0], &c, 1) < 0 && errno == EINTR)
-        ;
-    _exit(remove_instance() ? 0 : 1);
-}
-
-/* Removes the instances of kvmstats that are dead.  A live one's is busy. */
-static void remove_dead_instances(void)
-{
-    DIR *d = open_dir(trace.instances, ".");
-    struct dirent *e;
-
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strncmp(e->d_name, "kvmstat.", 8) == 0 && parse_int(e->d_name + 8) > 0)
-            unlinkat(trace.instances, e->d_name, AT_REMOVEDIR);
-    }
-    if (d != NULL)
-        closedir(d);
-}
-
-/* Makes the instance, not tracing yet, and holds it. */
-static void create_instance(void)
-{
-    snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
-    remove_dead_instances();
-    start_janitor();
-    if (mkdirat(trace.instances, trace.name, 0700) != 0) {
-        int error = errno;
-        kill(trace.janitor, SIGKILL); /* there is nothing that is ours to remove */
-        waitpid(trace.janitor, NULL, 0);
-        trace.janitor = 0;
-        errno = error;
-        fail_errno("tracefs instance");
-    }
-    trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (trace.dir < 0)
-        fail_errno("tracefs instance");
-    trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
-    if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
-        fail_errno("tracing_on");
-}
-
-/* Stops tracing and has the instance removed; false if it is still there. */
-static bool clean_up(void)
-{
-    int status = 0;
-    pid_t ended;
-
-    end_reader();
-    if (trace.janitor == 0)
-        return true;
-    for (size_t i = 0; i < reading.nstreams; i++)
-        close(reading.streams[i].fd);
-    for (size_t i = 0; i < trace.nwatches; i++) {
-        if (trace.watches[i].dir >= 0)
-            close(trace.watches[i].dir);
-    }
-    close(trace.hold);
-    close(trace.dir);
-    close(trace.life);
-    while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
-        ;
-    trace.janitor = 0;
-    /* Somebody may have killed the janitor. */
-    bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
-    if (!removed)
-        complain("tracefs instance %s: in use (somebody has a file of it open: "
-                 "rmdir it later, or the next kvmstat will)",
-            trace.name);
-    return removed;
-}
-
-static _Noreturn void leave(int status)
-{
-    remove_metrics();
-    if (!clean_up() && status == 0)
-        status = 1;
-    finish_recording();
-    exit(status);
-}
-
-/*
- * Ends kvmstat as signal sig would have, so that a shell that waits for it sees that.
- * A recording has all up to now.
- */
-static _Noreturn void leave_by_signal(int sig)
-{
-    sigset_t all;
-
-    if (output.dir >= 0 && reading.start != 0)
-        drain_buffers(now(CLOCK_MONOTONIC));
-    remove_metrics();
-    clean_up();
-    finish_recording();
-    signal(sig, SIG_DFL);
-    sigfillset(&all);
-    sigprocmask(SIG_UNBLOCK, &all, NULL);
-    raise(sig);
-    _exit(128 + sig);
-}
-
-/* Sets what the instance has under name to value; ends kvmstat if it cannot. */
-static void set_in_instance(const char *name, const char *value)
-{
-    if (write_file(trace.dir, name, value) != 0)
-        fail_errno(name);
-}
-
-/* Whether exit_key() finds a reason in kvm_exit as it is here, or -e vmexit does not ask for one.
- */
-static bool are_reasons_known(bool software)
-{
-    static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
-    size_t size = 0;
-
-    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-        size += events[KVM_EXIT].fields[reasons[i]].size;
-    return software || options.table != VMEXIT || size != 0;
-}
-
-/*
- * Decides which of the events whose formats were parsed are wanted, on a host that has only the
- * software backend or on another.  Gives NULL, or the name of one that is needed and not there.
- */
-static const char *choose_events(bool software)
-{
-    const struct field *exit = events[KVM_EXIT].fields;
-    const enum host_kind kind = software                 ? SOFTWARE_HOST
-                                : exit[ISA].size != 0    ? X86_HOST
-                                : exit[ESR_EC].size != 0 ? ARM64_HOST
-                                                         : OTHER_HOST;
-
-    for (int i = 0; i < NEVENTS; i++) {
-        struct event_type *type = &events[i];
-        const struct use *use = &type->uses[options.table];
-        type->wanted = type->id != 0 && (use->hosts & kind) != 0;
-        /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
-        if (use->count == tell_vcpu)
-            type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
-        if ((use->needed & kind) != 0 && !type->wanted)
-            return type->name;
-        if (type->wanted)
-            event_of_id[type->id] = type;
-        if (type->wanted && (use->needed & kind) != 0)
-            parse_symbols(type->print);
-    }
-    return NULL;
-}
-
-/* Whether the kernel has the given module of KVM; sysfs is the root of that. */
-static bool has_module(int sysfs, const char *path)
-{
-    if (faccessat(sysfs, path, F_OK, 0) == 0)
-        return true;
-    if (errno != ENOENT)
-        fail_errno(path);
-    return false;
-}
-
-/* Whether the host has only the software backend, which never fires kvm_exit. */
-static bool has_only_software(void)
-{
-    int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
-
-    if (sysfs < 0)
-        fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
-    bool software = has_module(sysfs, "module/kvm_pvm") && !has_module(sysfs, "module/kvm_intel") &&
-                    !has_module(sysfs, "module/kvm_amd");
-    close(sysfs);
-    return software;
-}
-
-/* Enables the events that are needed, and no others. */
-static void switch_events_on(void)
-{
-    char path[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        if (!events[i].wanted)
-            continue;
-        snprintf(path, sizeof(path), "events/%s/filter", events[i].name);
-        set_in_instance(path, "0"); /* none */
-        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        set_in_instance(path, "1");
-    }
-}
-
-/* Reads the events' formats, decides which are needed here, and enables them. */
-static void enable_events(void)
-{
-    static char text[1 << 16];
-    char path[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
-        if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
-            if (errno != ENOENT)
-                fail_errno(path);
-        } else if (!parse_format(&events[i], text)) {
-            fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-        }
-    }
-    bool software = has_only_software();
-    const char *missed = choose_events(software);
-    if (missed != NULL)
-        fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    if (!are_reasons_known(software))
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
-            events[KVM_EXIT].name);
-    switch_events_on();
-}
-
-/* Appends the instance's file of the given name to t: its size, if so wanted, and its bytes. */
-static void put_file(struct text *t, const char *name, bool sized)
-{
-    static char text[1 << 16];
-    ssize_t size = read_file(trace.dir, name, text, sizeof(text));
-
-    if (size < 0)
-        fail_errno(name);
-    if (sized)
-        put_number(t, (uint64_t)size, 8);
-    put_bytes(t, text, (size_t)size);
-}
-
-/* How many of the wanted events are of the system, of so many characters, that name begins with. */
-static size_t count_events(const char *name, size_t size)
-{
-    size_t n = 0;
-
-    for (int i = 0; i < NEVENTS; i++)
-        n += events[i].wanted && strncmp(events[i].name, name, size) == 0;
-    return n;
-}
-
-/* Saves what describes the enabled events and their sub-buffers. */
-static void save_formats(void)
-{
-    struct text *t = &output.formats, systems = {.s = NULL};
-    size_t nsystems = 0, size = 0;
-    const char *system = "";
-    char path[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        const char *name = events[i].name;
-        if (!events[i].wanted)
-            continue;
-        if (size == 0 || strncmp(name, system, size) != 0) {
-            system = name;
-            size = strcspn(name, "/") + 1;
-            put_bytes(&systems, name, size - 1);
-            put_bytes(&systems, "", 1);
-            put_number(&systems, count_events(name, size), 4);
-            nsystems++;
-        }
-        snprintf(path, sizeof(path), "events/%s/format", name);
-        put_file(&systems, path, true);
-    }
-    put_bytes(t, "header_page", 12);
-    put_file(t, "events/header_page", true);
-    put_bytes(t, "header_event", 13);
-    put_file(t, "events/header_event", true);
-    put_number(t, 0, 4); /* no events of ftrace itself */
-    put_number(t, nsystems, 4);
-    put_bytes(t, systems.s, systems.size);
-    free(systems.s);
-    put_file(&output.clock, "trace_clock", false);
-    put_bytes(&output.clock, "", 1);
-}
 
 /* Makes guests of the processes of -p: they are meant, not what may have their ids later. */
 static void find_asked(void)
 {
     for (size_t i = 0; i < options.npids; i++)
         guest_of(options.pids[i], now(CLOCK_MONOTONIC))->asked = true;
-}
-
-/* Appends the ids of the threads of the processes of -p to t; gives how many. */
-static size_t put_threads(struct text *t)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < world.nguests; i++) {
-        char path[64];
-        struct dirent *e;
-        if (!world.guests[i]->asked || world.guests[i]->gone != 0)
-            continue;
-        snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
-        DIR *d = open_host_dir(view.proc, path);
-        while ((e = next_host_entry(d)) != NULL) {
-            if (parse_int(e->d_name) <= 0)
-                continue;
-            put_bytes(t, e->d_name, strlen(e->d_name));
-            put_bytes(t, " ", 1);
-            n++;
-        }
-        if (d != NULL)
-            closedir(d);
-    }
-    return n;
-}
-
-/* Lets only the threads of the processes of -p be traced, and those that they will start. */
-static void set_pids(void)
-{
-    struct text t = {.s = NULL};
-    size_t n = 0, before;
-
-    set_in_instance("options/event-fork", "1");
-    /* A thread may start another between our reading of the list and our writing. */
-    do {
-        before = n;
-        t.size = 0;
-        n = put_threads(&t);
-        if (n == 0 && reading.start == 0)
-            fail("-p: no such process (it has ended)");
-        if (n == 0)
-            put_bytes(&t, "1 ", 2); /* with nothing set, all would be traced */
-        put_bytes(&t, "", 1);
-        set_in_instance("set_event_pid", t.s);
-    } while (n > before);
-    free(t.s);
-}
-
-static int compare_streams(const void *a, const void *b)
-{
-    const struct stream *x = a, *y = b;
-
-    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
-}
-
-/* Has each CPU's buffer polled, also of those that were not online up to now. */
-static void watch_streams(void)
-{
-    for (size_t i = 0; i < reading.nstreams; i++)
-        trace.polls[FIRST_STREAM + i] =
-            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
-}
-
-/* Opens each CPU's buffer. */
-static void open_streams(void)
-{
-    DIR *d = open_dir(trace.dir, "per_cpu");
-    struct rlimit files;
-    struct dirent *e;
-    char path[64];
-
-    if (d == NULL)
-        fail_errno("per_cpu");
-    while ((errno = 0, e = readdir(d)) != NULL) {
-        int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
-        if (cpu < 0)
-            continue;
-        snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
-        /* Before it is open: clean_up() closes what it knows. */
-        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
-        int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-            fail_errno(path);
-        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .saved = -1};
-    }
-    if (errno != 0)
-        fail_errno("per_cpu");
-    closedir(d);
-    /* With -w, each CPU that has events needs a file, sooner or later. */
-    if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-        files.rlim_cur < 2 * reading.nstreams + 20) {
-        errno = EMFILE;
-        fail_errno("-w");
-    }
-    qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
-    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
-    trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
-    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
-    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
-    watch_streams();
-}
-
-/* Opens debugfs's directory of virtual machines, if there is one. */
-static void open_debugfs(void)
-{
-    int debugfs = open_root("debugfs", "/sys/kernel/debug", DEBUGFS_MAGIC);
-
-    if (debugfs < 0)
-        return;
-    view.debugfs = openat(debugfs, "kvm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    close(debugfs);
-}
-
-/* Has the kernel announce the virtual machines that are made, if it does. */
-static void open_uevents(void)
-{
-    enum { KOBJECT_UEVENT = 15 }; /* linux/netlink.h */
-    struct {
-        uint16_t family; /* AF_NETLINK */
-        uint16_t pad;    /* 0 */
-        uint32_t port;   /* 0: any */
-        uint32_t groups; /* 1: the kernel's own events */
-    } address = {.family = AF_NETLINK, .groups = 1};
-    int size = 1 << 20; /* bytes that may wait for us */
-
-    view.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
-    if (view.uevents < 0)
-        return;
-    setsockopt(view.uevents, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
-    if (bind(view.uevents, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        close(view.uevents);
-        view.uevents = -1;
-    }
-}
-
-/*
- * Opens procfs.  It has to be the host's: ids in events are those of the initial PID name space,
- * and capabilities of another user name space hold for nothing that is looked at here.
- */
-static void open_procfs(void)
-{
-    char pid[16], self[16];
-    struct stat st;
-    ssize_t size;
-
-    if ((view.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
-        fail("/proc: not procfs (mount it: mount -t proc nodev /proc)");
-    if (fstatat(view.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
-        fail("user name space: not the host's (run kvmstat as the host's root, in a container "
-             "without --userns)");
-    if (fstatat(view.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
-        fail("PID name space: not the host's (run kvmstat on the host, or in a container with "
-             "--pid=host)");
-    snprintf(pid, sizeof(pid), "%d", (int)getpid());
-    size = readlinkat(view.proc, "self", self, sizeof(self));
-    if (size != (ssize_t)strlen(pid) || memcmp(self, pid, strlen(pid)) != 0)
-        fail("/proc: of another PID name space (mount the host's: mount -t proc nodev /proc)");
-}
-
-/* Opens tracefs, which has the events of kvm. */
-static int open_tracefs(void)
-{
-    static const char path[] = "/sys/kernel/tracing";
-    int fd = open_root("tracefs", path, TRACEFS_MAGIC);
-
-    if (fd < 0 && errno == ENOSYS) {
-        /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
-        fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
-        errno = ENOSYS;
-    }
-    if (fd < 0)
-        fail_errno(path);
-    if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
-        if (errno == ENOENT)
-            fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
-        fail_errno(path);
-    }
-    return fd;
-}
-
-/* Per cent, that wake kvmstat -w: a sub-buffer of few events takes as much room as a full one. */
-#define WATERMARK "25"
-
-/*
- * Has the kernel say that a buffer has something when so many per cent of it are full, or
- * with 0 at its first event; before Linux 5.0, always so.
- */
-static void set_watermark(const char *percent)
-{
-    if (write_file(trace.dir, "buffer_percent", percent) != 0 && errno != ENOENT)
-        fail_errno("buffer_percent");
-}
-
-/* Has the instance's buffers made, and finds out what their sub-buffers look like. */
-static void set_buffers(void)
-{
-    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* as of Linux 6.8 */
-    static char text[4096], subbuf_kib[32];
-
-    snprintf(text, sizeof(text), "%" PRIu64, options.kib);
-    set_in_instance("buffer_size_kb", text);
-    set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
-    /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
-    set_in_instance("options/overwrite", "1");
-    set_in_instance("options/block", "0"); /* or poll() says that there is something, always */
-    set_watermark(options.write == NULL ? "0" : WATERMARK);
-    if (*subbuf_kib == '\0')
-        read_file(trace.dir, subbuf_file, subbuf_kib, sizeof(subbuf_kib));
-    else
-        write_file(trace.dir, subbuf_file, subbuf_kib);
-    if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
-        fail_errno("events/header_page");
-    if (!parse_header_page(&reading.page, text))
-        fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
-    reading.chunk = reading.page.size;
-}
-
-/*
- * What others do in the instance.  Another program may switch its events off, empty its buffers or
- * change their settings (trace-cmd reset -a does so in all instances): counts are too low
- * then.  inotify tells of each such change, and costs nothing as long as there is none.
- */
-
-/* Has inotify tell of changes in directory path of the instance, which ends in a slash. */
-static void watch_directory(const char *path)
-{
-    struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
-
-    snprintf(w.path, sizeof(w.path), "%s", path);
-    trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
-    if (w.dir < 0 || fchdir(w.dir) != 0)
-        fail_errno(*path == '\0' ? "tracefs instance" : path);
-    w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
-    if (w.wd < 0)
-        fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
-    if (strncmp(path, "events/", 7) != 0) {
-        close(w.dir);
-        w.dir = -1;
-    }
-    trace.watches[trace.nwatches++] = w;
-}
-
-/* Watches all of the instance that kvmstat needs to stay as it is. */
-static void watch_instance(void)
-{
-    char path[64];
-
-    trace.inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (trace.inotify < 0)
-        fail("inotify: %s (raise fs.inotify.max_user_instances)", strerror(errno));
-    trace.polls[POLL_CHANGES] = (struct pollfd){.fd = trace.inotify, .events = POLLIN};
-    watch_directory("");
-    watch_directory("options/");
-    watch_directory("events/");
-    watch_directory("events/kvm/");
-    for (int i = 0; i < NEVENTS; i++) {
-        snprintf(path, sizeof(path), "events/%s/", events[i].name);
-        if (events[i].wanted)
-            watch_directory(path);
-    }
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        snprintf(path, sizeof(path), "per_cpu/cpu%d/", reading.streams[i].cpu);
-        watch_directory(path);
-    }
-    if (chdir("/") != 0)
-        fail_errno("/");
-}
-
-/* Notes that somebody changed the file name in directory path of the instance. */
-static void note_touched(const char *path, const char *name)
-{
-    enum { MAX_TOUCHED = 4 }; /* names that are told; they may be many */
-    char text[64 + NAME_MAX];
-    int size = snprintf(text, sizeof(text), ", %s%s", path, name);
-
-    trace.changed = true;
-    put_bytes(&trace.touched, "", 1);
-    trace.touched.size--;
-    if (strstr(trace.touched.s, text) != NULL)
-        return;
-    if (trace.ntouched++ < MAX_TOUCHED)
-        put_bytes(&trace.touched, text, (size_t)size);
-    else if (trace.ntouched == MAX_TOUCHED + 1)
-        put_bytes(&trace.touched, ", ...", 5);
-}
-
-/* Whether others' opening of the file takes events from its buffer, or stops it meanwhile. */
-static bool takes_events(const char *name)
-{
-    return strncmp(name, "trace_pipe", 10) == 0 ||
-           (strcmp(name, "trace") == 0 &&
-               faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
-}
-
-/* Notes what others did in the instance. */
-static void note_changes(void)
-{
-    static _Alignas(struct inotify_event) char room[1 << 14];
-    ssize_t size;
-
-    while ((size = read(trace.inotify, room, sizeof(room))) > 0) {
-        const struct inotify_event *e;
-        for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
-            e = (const struct inotify_event *)s;
-            const char *path = "", *name = e->len == 0 ? "" : e->name;
-            bool changed = (e->mask & (IN_MODIFY | IN_Q_OVERFLOW)) != 0;
-            for (size_t i = 0; i < trace.nwatches; i++)
-                path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
-            /* kvmstat -w changes buffer_percent itself, all the time. */
-            if (changed ? strcmp(name, "buffer_percent") != 0 : takes_events(name))
-                note_touched(path, name);
-        }
-    }
-}
-
-/* Forgets what s has read and not counted. */
-static void empty_stream(struct stream *s)
-{
-    s->nbytes = s->used = 0;
-    s->subbuf = (struct subbuf){.size = 0};
-    s->ready = s->has_next = false;
-}
-
-/*
- * Sets the instance up again as it was, if others changed it.  What its buffers had is dropped: it
- * may be of another clock.  In the recording, the next sub-buffers tell that there is a loss.
- */
-static void mend_instance(void)
-{
-    char on[8] = "";
-
-    /* The kernel itself may switch it off: a trigger, or an oops. */
-    if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
-        note_touched("", "tracing_on");
-    note_changes();
-    if (!trace.changed)
-        return;
-    set_in_instance("tracing_on", "0");
-    set_in_instance("events/enable", "0");
-    set_in_instance("current_tracer", "nop");
-    set_buffers();
-    set_in_instance("set_event_pid", "");
-    if (options.npids != 0)
-        set_pids();
-    write_file(trace.dir, "set_event_notrace_pid", ""); /* as of Linux 5.7 */
-    switch_events_on();
-    set_in_instance("trace", "");
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        empty_stream(&reading.streams[i]);
-        reading.streams[i].overrun = 0;
-        reading.streams[i].marked = true;
-    }
-    size_t ntouched = trace.ntouched, size = trace.touched.size;
-    set_in_instance("tracing_on", "1");
-    reading.gap = reading.mended = now(CLOCK_MONOTONIC);
-    note_changes(); /* these */
-    trace.ntouched = ntouched;
-    trace.touched.size = size;
-    trace.changed = false;
-}
-
-/* Ends kvmstat if the kvm module was unloaded: its events are gone, or others. */
-static void check_module(void)
-{
-    char path[64], on[8] = "";
-
-    for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
-        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        if (events[i].wanted && read_host_file(trace.dir, path, on, sizeof(on)) < 0 &&
-            errno == ENOENT)
-            *on = '0';
-    }
-    if (*on == '0') {
-        note_changes(); /* or somebody has just switched it off */
-        if (!trace.changed)
-            fail("kvm: unloaded (load it, and start kvmstat anew)");
-    }
-}
-
-/*
- * Says, in one line, what others changed in the instance since the last report, and whether
- * it was set right only in this one, which starts at the given time.  Whether there was something.
- */
-static bool report_changes(uint64_t start)
-{
-    mend_instance();
-    check_module();
-    if (trace.ntouched != 0)
-        complain("%.*s: changed or read by another program (set right again; the counts of this "
-                 "report are too low)",
-            (int)trace.touched.size - 2, trace.touched.s + 2);
-    else if (reading.mended > start)
-        complain("tracing was set right again in this interval only (the counts of this report are "
-                 "too low)");
-    trace.ntouched = trace.touched.size = 0;
-    reading.lossy |= reading.mended > start;
-    return reading.mended > start;
 }
 
 /*
@@ -5659,756 +6709,72 @@ static void start_tracing(void)
     keep_capabilities(needed_capabilities());
 }
 
-/*
- * Streams: from trace_pipe_raw to events in the order of their stamps.
- */
-
-/*
- * source.refuse.  Somebody else who has changed the instance explains it: then s has no events
- * until that is set right.
- */
-static void refuse_buffer(struct stream *s, const char *what)
+/* Stops tracing and has the instance removed; false if it is still there. */
+static bool clean_up(void)
 {
-    note_changes();
-    if (trace.ntouched == 0)
-        fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
-    empty_stream(s);
-}
+    int status = 0;
+    pid_t ended;
 
-/* source.refuse */
-static void refuse_recording(struct stream *s, const char *what)
-{
-    fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
-}
-
-/* source.add_lost: not from the sub-buffer, which may have had no room for the number. */
-static void add_overrun(struct stream *s)
-{
-    char path[64], text[1024], *overrun;
-    uint64_t total;
-
-    snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
-        if (view.shortage == 0)
-            fail_errno(path);
-        s->lost_more = true;
-        return;
-    }
-    if ((overrun = strstr(text, "\noverrun: ")) == NULL)
-        fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-    total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
-    s->lost += total < s->overrun ? total : total - s->overrun; /* somebody emptied it */
-    s->overrun = total;
-}
-
-/* source.add_lost: as the sub-buffer tells. */
-static void add_recorded_loss(struct stream *s)
-{
-    s->lost += s->subbuf.lost;
-    s->lost_more |= s->subbuf.lost == 0;
-}
-
-/* source.say_lost */
-static void say_host_lost(const struct text *list)
-{
-    complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)list->size, list->s, options.kib);
-}
-
-/* source.say_lost */
-static void say_recording_lost(const struct text *list)
-{
-    complain(
-        "%s: events lost:%.*s (record with larger buffers)", input.name, (int)list->size, list->s);
-}
-
-/* Asks the kernel which of the n buffers at p have something to read. */
-static void poll_buffers(struct pollfd *p, size_t n)
-{
-    while (poll(p, n, 0) < 0) {
-        if (errno != EINTR)
-            fail("poll: %s", strerror(errno));
-    }
-}
-
-/*
- * Whether there is something to read.  What has nothing must not be read: if its CPU just then
- * puts its next event on the page that was read last, and goes on to another page, the kernel
- * gives up that one, the event with it, and tells nobody (rb_get_reader_page(), to Linux 6.18).
- */
-static bool is_ready(const struct stream *s)
-{
-    struct pollfd p = {.fd = s->fd, .events = POLLIN};
-
-    if (s->ready)
+    end_reader();
+    if (trace.janitor == 0)
         return true;
-    poll_buffers(&p, 1);
-    return (p.revents & POLLIN) != 0;
+    for (size_t i = 0; i < reading.nstreams; i++)
+        close(reading.streams[i].fd);
+    for (size_t i = 0; i < trace.nwatches; i++) {
+        if (trace.watches[i].dir >= 0)
+            close(trace.watches[i].dir);
+    }
+    close(trace.hold);
+    close(trace.dir);
+    close(trace.life);
+    while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
+        ;
+    trace.janitor = 0;
+    /* Somebody may have killed the janitor. */
+    bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
+    if (!removed)
+        complain("tracefs instance %s: in use (somebody has a file of it open: "
+                 "rmdir it later, or the next kvmstat will)",
+            trace.name);
+    return removed;
 }
 
-/* source.read_pages: one sub-buffer, which -w saves. */
-static bool read_buffer(struct stream *s)
+static _Noreturn void leave(int status)
 {
-    ssize_t size;
-
-    if (!is_ready(s))
-        return false;
-    s->ready = false;
-    if (s->pages == NULL)
-        s->pages = resize(NULL, reading.chunk, 1);
-    do
-        size = read(s->fd, s->pages, reading.chunk);
-    while (size < 0 && errno == EINTR);
-    if (size == 0 || (size < 0 && errno == EAGAIN))
-        return false;
-    if (size < 0)
-        fail_errno("trace_pipe_raw");
-    s->nbytes = (size_t)size;
-    s->used = 0;
-    if (options.write != NULL)
-        save_subbuf(s);
-    return true;
-}
-
-/* source.read_pages: as many sub-buffers as fit. */
-static bool read_recorded(struct stream *s)
-{
-    size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
-    ssize_t size;
-
-    if (wanted == 0)
-        return false;
-    if (s->pages == NULL)
-        s->pages = resize(NULL, reading.chunk, 1);
-    do
-        size = pread(s->fd, s->pages, wanted, (off_t)s->at);
-    while (size < 0 && errno == EINTR);
-    if (size != (ssize_t)wanted)
-        refuse_recording(s, size < 0 ? strerror(errno) : "ends too soon");
-    s->nbytes = wanted;
-    s->used = 0;
-    s->at += wanted;
-    s->left -= wanted;
-    return true;
-}
-
-/* Opens the next sub-buffer of s; false if it has none now. */
-static bool next_subbuf(struct stream *s)
-{
-    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
-
-    if (s->used == s->nbytes && !source->read_pages(s))
-        return false;
-    size_t size = s->nbytes - s->used < reading.page.size ? s->nbytes - s->used : reading.page.size;
-    if (!subbuf_open(&s->subbuf, s->pages + s->used, size, &reading.page)) {
-        source->refuse(s, "a sub-buffer that is larger than it can be");
-        return false;
-    }
-    s->used += size;
-    if (s->subbuf.missed)
-        source->add_lost(s);
-    s->subbuf.missed |= missed;
-    return true;
-}
-
-/* Takes the next event of s to s->next; false if it has none now. */
-static bool fill(struct stream *s)
-{
-    int found;
-
-    while ((found = subbuf_next(&s->subbuf, &s->next)) == 0) {
-        if (!next_subbuf(s))
-            return s->has_next = false;
-    }
-    if (found < 0 || s->next.time > INT64_MAX) {
-        source->refuse(
-            s, found < 0 ? "a sub-buffer that makes no sense" : "a time stamp that cannot be");
-        return false;
-    }
-    if (s->subbuf.missed) {
-        s->gap = s->next.time;
-        reading.gap = s->gap > reading.gap ? s->gap : reading.gap;
-        s->subbuf.missed = false;
-    }
-    return s->has_next = true;
-}
-
-/* Moves the stream at place i of the heap of n, soonest event first, down to where it belongs. */
-static void sift_down(struct stream **heap, size_t n, size_t i)
-{
-    struct stream *s = heap[i];
-    size_t child;
-
-    while ((child = 2 * i + 1) < n) {
-        if (child + 1 < n && heap[child + 1]->next.time < heap[child]->next.time)
-            child++;
-        if (s->next.time <= heap[child]->next.time)
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = s;
-}
-
-/* Asks the kernel which streams have something to read, be it one event. */
-static void poll_streams(void)
-{
-    if (options.write != NULL)
-        set_watermark("0");
-    watch_streams();
-    poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        struct pollfd *p = &trace.polls[FIRST_STREAM + i];
-        if ((p->revents & POLLERR) != 0)
-            p->fd = -1; /* a CPU that was never online */
-        reading.streams[i].ready = (p->revents & POLLIN) != 0;
-    }
+    remove_metrics();
+    if (!clean_up() && status == 0)
+        status = 1;
+    finish_recording();
+    exit(status);
 }
 
 /*
- * Counts all events stamped before the given time, which is not in the future, in
- * the order of their stamps.  One that a CPU is still writing counts the next time.
+ * Ends kvmstat as signal sig would have, so that a shell that waits for it sees that.
+ * A recording has all up to now.
  */
-static void drain(uint64_t until)
+static _Noreturn void leave_by_signal(int sig)
 {
-    struct stream **heap = reading.heap;
-    size_t n = 0;
+    sigset_t all;
 
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        struct stream *s = &reading.streams[i];
-        if (s->has_next || (s->ready && fill(s)))
-            heap[n++] = s;
-    }
-    for (size_t i = n / 2; i-- > 0;)
-        sift_down(heap, n, i);
-    while (n > 0 && heap[0]->next.time < until) {
-        /* The first stream's turn lasts until another one's is due. */
-        struct stream *s = heap[0];
-        uint64_t limit = until;
-        for (size_t i = 1; i < n && i < 3; i++)
-            limit = heap[i]->next.time < limit ? heap[i]->next.time : limit;
-        do
-            count(s);
-        while (fill(s) && s->next.time < limit);
-        if (!s->has_next)
-            heap[0] = heap[--n];
-        if (n > 0)
-            sift_down(heap, n, 0);
-    }
-    reading.drained = until;
-}
-
-/* drain() of what the CPUs' buffers have. */
-static void drain_buffers(uint64_t until)
-{
-    /* Only now, after the clock was read, can the buffers tell of all before that time. */
-    poll_streams();
-    drain(until);
-    if (options.write != NULL)
-        set_watermark(WATERMARK);
-}
-
-/* The stamp of the recording's next event; UINT64_MAX if there is none. */
-static uint64_t next_time(void)
-{
-    uint64_t time = UINT64_MAX;
-
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        const struct stream *s = &reading.streams[i];
-        if (s->has_next && s->next.time < time)
-            time = s->next.time;
-    }
-    return time;
-}
-
-/* The stamp of the last event that was read; 0 if there was none. */
-static uint64_t last_time(void)
-{
-    uint64_t time = 0;
-
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        if (reading.streams[i].subbuf.time > time)
-            time = reading.streams[i].subbuf.time;
-    }
-    return time;
-}
-
-/*
- * The recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Nothing in it is believed: what is read is limited by the file's
- * size, and what is kept by what hosts have.
- */
-
-enum {
-    MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that matters */
-    MAX_CPUS = 1 << 14, /* twice those of the largest kernels */
-    MAX_BUFFERS = 64    /* instances recorded beside the top one */
-};
-
-/* Says what is wrong with the recording's header, and ends kvmstat. */
-static _Noreturn void fail_input(const char *what)
-{
-    fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
-}
-
-/* How many bytes were read from input.at on; reads some if there are none. */
-static size_t read_ahead(void)
-{
-    uint64_t behind = input.at - input.ahead_at;
-
-    if (behind < input.nahead)
-        return input.nahead - (size_t)behind;
-    ssize_t n = pread(input.fd, input.ahead, HEADER_AHEAD, (off_t)input.at);
-    if (n <= 0)
-        fail_input(n < 0 ? strerror(errno) : "ends too soon");
-    input.ahead_at = input.at;
-    return input.nahead = (size_t)n;
-}
-
-/* Reads the next size bytes to p. */
-static void take(void *p, size_t size)
-{
-    uint8_t *to = p;
-
-    if (size > input.size - input.at)
-        fail_input("ends too soon");
-    while (size > 0) {
-        size_t n = read_ahead();
-        n = n < size ? n : size;
-        memcpy(to, input.ahead + (input.at - input.ahead_at), n);
-        input.at += n;
-        to += n;
-        size -= n;
-    }
-}
-
-/* Leaves out the next size bytes. */
-static void skip(uint64_t size)
-{
-    if (size > input.size - input.at)
-        fail_input("ends too soon");
-    input.at += size;
-}
-
-/* The next number, of 1, 2, 4 or 8 bytes. */
-static uint64_t take_number(size_t size)
-{
-    uint8_t bytes[8];
-
-    take(bytes, size);
-    return load(bytes, size);
-}
-
-/* The next number, of size bytes, of things that there cannot be more than max of. */
-static uint64_t take_count(size_t size, uint64_t max)
-{
-    uint64_t n = take_number(size);
-
-    if (n > max)
-        fail_input("a number that cannot be");
-    return n;
-}
-
-/* The next size bytes, not more than max, with a NUL behind; to be freed. */
-static char *take_text(uint64_t size, size_t max)
-{
-    if (size > max)
-        fail_input("longer than it can be");
-    char *text = resize(NULL, (size_t)size + 1, 1);
-    take(text, (size_t)size);
-    text[size] = '\0';
-    return text;
-}
-
-/* Reads a string of less than size bytes, with its NUL, to s. */
-static void take_string(char *s, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if ((s[i] = (char)take_number(1)) == '\0')
-            return;
-    }
-    fail_input("longer than it can be");
-}
-
-/* Takes the string that has to come next, with its NUL. */
-static void expect(const char *wanted)
-{
-    char s[16];
-
-    take_string(s, strlen(wanted) + 1);
-    if (strcmp(s, wanted) != 0)
-        fail_input("not what has to be here");
-}
-
-/* Takes what tells that this is a file that can be read. */
-static void take_magic(void)
-{
-    char s[16] = "", version[16];
-
-    if (input.size >= sizeof(dat_magic))
-        take(s, strlen(dat_magic));
-    if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
-        fail("%s: not a recording of trace-cmd or kvmstat", input.name);
-    take_string(version, sizeof(version));
-    if (strcmp(version, "7") == 0)
-        fail(
-            "%s: version 7 (make version 6 of it: trace-cmd convert --file-version 6 -i %s -o NEW)",
-            input.name, input.name);
-    if (strcmp(version, "6") != 0)
-        fail("%s: of a version that is not known (it has to be 6)", input.name);
-    if (take_count(1, 1) == 1)
-        fail("%s: of a big-endian host (kvmstat reads those of little-endian hosts only)",
-            input.name);
-    take_number(1); /* bytes of a long of the recording program */
-    take_number(4); /* bytes of a page of memory */
-}
-
-/* The event of a system that has the given format; NULL if it is none that kvmstat knows. */
-static struct event_type *event_of_format(const char *system, const char *text)
-{
-    static const char key[] = "name: ";
-    size_t length = strlen(system);
-
-    if (strncmp(text, key, strlen(key)) != 0)
-        return NULL;
-    text += strlen(key);
-    size_t size = strcspn(text, "\n");
-    for (int i = 0; i < NEVENTS; i++) {
-        const char *name = events[i].name;
-        if (strncmp(name, system, length) == 0 && name[length] == '/' &&
-            strncmp(name + length + 1, text, size) == 0 && name[length + 1 + size] == '\0')
-            return &events[i];
-    }
-    return NULL;
-}
-
-/* Takes the format of an event of a system, and keeps it if it is one that kvmstat knows. */
-static void take_format(const char *system)
-{
-    uint64_t size = take_number(8);
-
-    if (strcmp(system, "kvm") != 0 && strcmp(system, "task") != 0) {
-        skip(size);
-        return;
-    }
-    char *text = take_text(size, MAX_TEXT);
-    struct event_type *type = event_of_format(system, text);
-    if (type != NULL && !parse_format(type, text))
-        fail("%s: the format of %s is not understood", input.name, type->name);
-    free(text);
-}
-
-/* Takes the names of threads from text, which is freed: lines of an id, a blank and a name. */
-static void take_commands(char *text)
-{
-    for (char *line = text, *next; *line != '\0'; line = next) {
-        const char *rest = line;
-        struct command command;
-        next = line + strcspn(line, "\n");
-        if (*next != '\0')
-            *next++ = '\0';
-        if (!parse_digits(&rest, INT_MAX, &command.tid) || *rest != ' ')
-            continue;
-        snprintf(command.name, sizeof(command.name), "%s", rest + 1);
-        input.commands = grow(input.commands, input.ncommands, sizeof(command));
-        input.commands[input.ncommands++] = command;
-    }
-    if (input.ncommands > 1)
-        qsort(input.commands, input.ncommands, sizeof(struct command), compare_commands);
-    free(text);
-}
-
-/* Takes the descriptions of sub-buffers and events, and the threads' names. */
-static void take_formats(void)
-{
-    char system[64];
-
-    expect("header_page");
-    char *text = take_text(take_number(8), MAX_TEXT);
-    if (!parse_header_page(&reading.page, text))
-        fail_input("a description of sub-buffers that is not understood");
-    free(text);
-    expect("header_event");
-    skip(take_number(8));
-    for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
-        skip(take_number(8)); /* the events of ftrace itself */
-    for (uint64_t systems = take_count(4, UINT16_MAX); systems > 0; systems--) {
-        take_string(system, sizeof(system));
-        for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
-            take_format(system);
-    }
-    skip(take_number(4)); /* kallsyms */
-    skip(take_number(4)); /* formats of trace_printk() */
-    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
-    take_commands(take_text(kept, MAX_COMMANDS));
-    skip(size - kept);
-}
-
-/* Gives g the given name, unless the names would be too long together. */
-static void set_name(struct guest *g, const char *name)
-{
-    size_t size = strlen(name) + 1;
-
-    if (g->name != NULL && strcmp(g->name, name) == 0)
-        return;
-    if (input.names + size > MAX_NAMES) {
-        note_partial();
-        return;
-    }
-    input.names += size;
-    free(g->name);
-    g->name = copy(name);
-}
-
-/* Notes that g has thread tid, which ran v; which is NULL, where kvmstat told that, if it ran
- * several. */
-static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
-{
-    if (input.nowners == MAX_OWNERS) {
-        note_partial();
-        return;
-    }
-    input.owners = grow(input.owners, input.nowners, sizeof(*input.owners));
-    input.owners[input.nowners] = (struct owner){.tid = tid,
-        .order = (uint32_t)input.nowners,
-        .guest = g,
-        .vcpu = v,
-        .mixed = own && v == NULL};
-    input.nowners++;
-}
-
-/*
- * Puts owners in order, one for each thread.  One that is told to have run several vCPUs of its
- * guest has moved; one of several guests, its id having come into use again, is the first one's.
- */
-static void sort_owners(void)
-{
-    size_t kept = 0;
-
-    if (input.nowners > 1)
-        qsort(input.owners, input.nowners, sizeof(*input.owners), compare_owners);
-    for (size_t i = 0; i < input.nowners; i++) {
-        struct owner *o = &input.owners[i], *first = kept == 0 ? NULL : &input.owners[kept - 1];
-        if (first == NULL || first->tid != o->tid) {
-            input.owners[kept++] = *o;
-        } else if (first->guest == o->guest && first->vcpu == NULL) {
-            first->vcpu = o->vcpu;
-            first->mixed = o->mixed;
-        } else if (first->guest == o->guest && o->vcpu != NULL && o->vcpu != first->vcpu) {
-            first->mixed = true;
-        }
-    }
-    input.nowners = kept;
-}
-
-/* Takes the body of an OPTION_GUEST that ends at end; see save_guest(). */
-static void take_guest(uint64_t end)
-{
-    char name[MAX_TEXT];
-
-    take_string(name, sizeof(name));
-    cut_name(name);
-    uint64_t pid = take_number(8), n = take_number(4);
-    if (input.at > end || n > (end - input.at) / ENTRY_SIZE)
-        fail_input("more than its option can have");
-    size_t kept = n < MAX_OWNERS ? (size_t)n : MAX_OWNERS;
-    uint8_t *entries = (uint8_t *)take_text(kept * ENTRY_SIZE, kept * ENTRY_SIZE);
-    skip((n - kept) * ENTRY_SIZE);
-    if (kept < n)
-        note_partial();
-    bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
-    for (size_t i = 0; i < kept; i++) {
-        long id = entry_vcpu(entries, i);
-        uint64_t tid = load(entries + i * ENTRY_SIZE + 4, 4);
-        uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
-        /* trace-cmd has a random number for the process: then each thread is shown as one. */
-        uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
-        if (process == 0 || tid > INT_MAX)
-            continue;
-        struct guest *g = guest_of((int)process, 0);
-        struct vcpu *v = id == UNKNOWN_VCPU ? NULL : vcpu_of(g, id);
-        set_name(g, name);
-        if (tid != 0)
-            add_owner((int)tid, g, v, own);
-        if (v != NULL) {
-            v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
-            v->last = last;
-        }
-    }
-    free(entries);
-    skip(own ? (n - kept) * 16 : 0);
-    /* Of kvmstat's own, as of version 1.3: the threads of which nothing told the vCPU. */
-    for (uint64_t m = own && end - input.at >= 4 ? take_number(4) : 0; m > 0; m--) {
-        uint64_t tid = take_number(4);
-        if (pid > 0 && pid <= INT_MAX && tid > 0 && tid <= INT_MAX) {
-            struct guest *g = guest_of((int)pid, 0);
-            set_name(g, name);
-            add_owner((int)tid, g, NULL, true);
-        }
-    }
-}
-
-/* Takes the body of an OPTION_VERSION: what kvmstat made says what it reported. */
-static void take_version(const char *text)
-{
-    const char *s = strstr(text, reports_from);
-
-    if (s == NULL)
-        return;
-    s += strlen(reports_from);
-    if (!parse_digits(&s, INT64_MAX, &input.from) || strncmp(s, " to ", 4) != 0 ||
-        (s += 4, !parse_digits(&s, INT64_MAX, &input.until)) || input.until < input.from)
-        fail_input("reports from and to times that cannot be");
-}
-
-/* Takes the body of an option, of size bytes, that is a text. */
-static void take_text_option(uint64_t option, uint64_t size)
-{
-    char *text = take_text(size, MAX_TEXT);
-    const char *clock = strchr(text, '[');
-
-    if (option == OPTION_VERSION)
-        take_version(text);
-    else if (option == OPTION_DATE)
-        input.to_epoch = strtoull(text, NULL, 0) * 1000;
-    else if (clock != NULL)
-        snprintf(input.clock, sizeof(input.clock), "%.*s", (int)strcspn(clock + 1, "]"), clock + 1);
-    free(text);
-}
-
-/* Takes the options; gives the number of instances' buffers, and at buffers where they are. */
-static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
-{
-    size_t nbuffers = 0;
-    uint64_t option;
-
-    while ((option = take_number(2)) != OPTION_END) {
-        uint64_t size = take_number(4), end = input.at + size;
-        if (size > input.size - input.at)
-            fail_input("an option that is longer than the file");
-        switch (option) {
-        case OPTION_CLOCK:
-        case OPTION_DATE:
-        case OPTION_VERSION: take_text_option(option, size); break;
-        case OPTION_GUEST: take_guest(end); break;
-        case OPTION_BUFFER:
-            if (nbuffers == MAX_BUFFERS)
-                fail_input("more buffers than can be read");
-            buffers[nbuffers++] = take_number(8);
-        }
-        if (input.at > end)
-            fail_input("more than its option can have");
-        input.at = end;
-    }
-    return nbuffers;
-}
-
-/* Takes the table of a buffer's sub-buffers of ncpus CPUs, and makes streams of them. */
-static void take_table(uint64_t ncpus)
-{
-    for (uint64_t cpu = 0; cpu < ncpus; cpu++) {
-        uint64_t at = take_number(8), size = take_number(8);
-        if (size == 0)
-            continue;
-        input.total += size;
-        if (at > input.size || size > input.size - at || input.total > input.size)
-            fail_input("sub-buffers past the end of the file, or twice in it");
-        if (size % reading.page.size != 0)
-            fail_input("a part of a sub-buffer");
-        if (reading.nstreams == MAX_CPUS ||
-            (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
-            fail_input("sub-buffers of more CPUs than can be read at a time");
-        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
-        reading.streams[reading.nstreams++] = (struct stream){
-            .cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .ready = true, .saved = -1};
-    }
-}
-
-/* Takes what is behind the threads' names: options and tables. */
-static void take_buffers(void)
-{
-    uint64_t ncpus = take_count(4, MAX_CPUS), buffers[MAX_BUFFERS];
-    size_t nbuffers = 0;
-    char kind[10];
-
-    take_string(kind, sizeof(kind));
-    if (strcmp(kind, "options  ") == 0) {
-        nbuffers = take_options(buffers);
-        take_string(kind, sizeof(kind));
-    }
-    if (strcmp(kind, "latency  ") == 0)
-        fail("%s: a text, no events (make one with trace-cmd record)", input.name);
-    if (strcmp(kind, "flyrecord") != 0)
-        fail_input("not what has to be here");
-    take_table(ncpus);
-    for (size_t i = 0; i < nbuffers; i++) {
-        input.at = 0;
-        skip(buffers[i]);
-        expect("flyrecord");
-        take_table(ncpus);
-    }
-}
-
-/* Whether there is an event that only a hardware backend fires. */
-static bool has_kvm_exit(void)
-{
-    bool found = false;
-
-    for (size_t i = 0; i < reading.nstreams && !found; i++) {
-        struct stream s = reading.streams[i];
-        while (!found && fill(&s)) {
-            int id = event_id(&s.next);
-            found = id != 0 && (id == events[KVM_EXIT].id || id == events[KVM_ENTRY].id);
-        }
-        free(s.pages);
-    }
-    reading.gap = 0;
-    return found;
-}
-
-/* Opens the recording. */
-static void open_input(void)
-{
-    struct stat st;
-
-    input.name = printed(options.read);
-    input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not block */
-    if (input.fd < 0 || fstat(input.fd, &st) != 0)
-        fail("%s: %s (give -r a recording)", input.name, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        fail("%s: not a regular file (give -r a recording)", input.name);
-    input.size = (uint64_t)st.st_size;
-}
-
-/* Finds out what is in the recording. */
-static void read_header(void)
-{
-    take_magic();
-    take_formats();
-    take_buffers();
-    sort_owners();
-    bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
-                     strcmp(input.clock, "ppc-tb") == 0;
-    if (countless && (options.interval != 0 || options.stamp != 0 || options.table != USUAL))
-        fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
-            input.name, input.clock);
-    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
-    size_t share = READ_AHEAD / (reading.nstreams + 1);
-    share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
-    reading.chunk =
-        share > reading.page.size ? share - share % reading.page.size : reading.page.size;
-    bool software =
-        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
-    const char *missed = choose_events(software);
-    if (missed != NULL)
-        fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
-            missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
-    if (!are_reasons_known(software))
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", input.name);
+    if (output.dir >= 0 && reading.start != 0)
+        drain_buffers(now(CLOCK_MONOTONIC));
+    remove_metrics();
+    clean_up();
+    finish_recording();
+    signal(sig, SIG_DFL);
+    sigfillset(&all);
+    sigprocmask(SIG_UNBLOCK, &all, NULL);
+    raise(sig);
+    _exit(128 + sig);
 }
 
 /*
  * Waiting for events, for the end of an interval, and for signals.
  */
+
+#define NAP (NSEC / 50)         /* nanoseconds between two looks at busy buffers */
+#define SHORT_NAP (NSEC / 1000) /* the shortest: while new guests are expected to start */
+#define EAGER 20                /* looks without a nap, after a quiet time */
 
 static void on_signal(int sig)
 {
@@ -6437,6 +6803,11 @@ static void catch_signals(sigset_t *unblocked)
     signal(SIGPIPE, SIG_IGN); /* write() tells */
     signal(SIGXFSZ, SIG_IGN); /* the same */
     signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NSEC), .tv_nsec = (long)(ns % NSEC)};
 }
 
 /*
@@ -6492,339 +6863,12 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 }
 
 /*
- * Output.
- */
-
-/* Writes all of t, if there is any, to stdout. */
-static void write_out(const struct text *t)
-{
-    int error = t->size == 0 ? 0 : write_patiently(STDOUT_FILENO, t->s, t->size);
-
-    if (signalled != 0)
-        leave_by_signal(signalled);
-    if (error == EPIPE)
-        leave_by_signal(SIGPIPE);
-    if (error != 0)
-        fail("stdout: %s", strerror(error));
-}
-
-/*
- * The text of -T for the end of an interval, given by the trace clock; empty without
- * -T.  A recording whose clock nobody can relate to 1970 has that clock's seconds.
- */
-static void format_stamp(uint64_t end, char *buf, size_t size)
-{
-    char decimals[16] = "", zone[8];
-    struct tm tm;
-
-    buf[0] = '\0';
-    if (options.stamp == 0)
-        return;
-    uint64_t epoch = source->to_epoch(), stamp = end + epoch;
-    time_t seconds = (time_t)(stamp / NSEC);
-    if (options.decimals != 0)
-        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
-    decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
-    if (options.stamp == 'u' || epoch == 0) {
-        snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
-    } else {
-        localtime_r(&seconds, &tm);
-        size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm */
-        snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
-    }
-}
-
-/* A line of the report: the cells of all columns but the name. */
-struct line {
-    const char *cells[NCOLUMNS]; /* their text; that of time is empty without -T */
-    char room[NCOLUMNS][48];     /* for the text of those that are made for this line */
-};
-
-/* The columns of the table that is reported, and how many they are. */
-static const struct column *table_columns(int *n)
-{
-    *n = options.table == USUAL ? NCOLUMNS : NKEYCOLUMNS;
-    return options.table == USUAL ? counter_columns : key_columns;
-}
-
-/* Sets the cell of column i to value. */
-static void set_cell(struct line *line, int i, uint64_t value)
-{
-    line->cells[i] = digits(value, line->room[i]);
-}
-
-/* Sets the cell of column i to hundredths, with two decimals; or to - if that is not known. */
-static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
-{
-    char *decimals = line->room[i] + 20; /* where digits() ends */
-
-    line->cells[i] = known ? digits(hundredths / 100, line->room[i]) : "-";
-    *decimals++ = '.';
-    *decimals++ = (char)('0' + hundredths / 10 % 10);
-    *decimals++ = (char)('0' + hundredths % 10);
-    *decimals = '\0';
-}
-
-/* Hundredths of a per cent that part is of whole. */
-static uint64_t share(uint64_t part, uint64_t whole)
-{
-    if (whole > UINT64_MAX / 10000)
-        return part / (whole / 10000);
-    return whole == 0 ? 0 : part * 10000 / whole;
-}
-
-/* Puts the name of the key with the given id in buf. */
-static void key_name(uint64_t id, char *buf, size_t size)
-{
-    if (id == OTHER_KEYS)
-        snprintf(buf, size, "other");
-    else
-        tables[options.table].name_key(id, buf, size);
-}
-
-/* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
-static void set_key(struct line *line, const struct key *k, const struct key *all)
-{
-    static const struct key none = {.timed = 1}; /* its times are known: 0 */
-
-    line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
-    if (k != NULL)
-        key_name(k->id, line->room[COLUMN_KEY], sizeof(line->room[COLUMN_KEY]));
-    else
-        k = &none;
-    bool timed = k->timed != 0;
-    set_cell(line, COLUMN_COUNT, k->count);
-    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, all->count), true);
-    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, all->total), timed);
-    set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
-    set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
-    set_hundredths(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, timed);
-}
-
-/* Sets the line of row to that of key k or, if the usual table is reported, of its counters. */
-static void set_line(struct line *line, const char *stamp, const struct row *row,
-    const struct key *k, const struct key *all)
-{
-    const struct vcpu *v = row->vcpu;
-
-    line->cells[COLUMN_TIME] = stamp;
-    set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
-    set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
-    if (v->id == UNKNOWN_VCPU)
-        line->cells[COLUMN_VCPU] = "?";
-    if (options.table != USUAL) {
-        set_key(line, k, all);
-        return;
-    }
-    for (int c = 0; c < NCOUNTERS; c++)
-        set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
-}
-
-static void put_blanks(struct text *t, size_t n)
-{
-    memset(reserve(t, n), ' ', n);
-    t->size += n;
-}
-
-/* Appends s, filled up to width with blanks: on its left or, if width is negative, its right. */
-static void put_cell(struct text *t, const char *s, int width)
-{
-    size_t size = strlen(s), wanted = (size_t)abs(width),
-           blanks = size < wanted ? wanted - size : 0;
-
-    if (width > 0)
-        put_blanks(t, blanks);
-    put_bytes(t, s, size);
-    if (width < 0)
-        put_blanks(t, blanks);
-}
-
-/* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
-static void put_line(
-    struct text *t, const struct line *line, const char *name, const int widths[NCOLUMNS])
-{
-    int n;
-    const struct column *columns = table_columns(&n);
-
-    for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < n; i++) {
-        bool first = t->size == 0 || t->s[t->size - 1] == '\n';
-        const char *separator = first ? "" : options.no_header ? "\t" : " ";
-        put_bytes(t, separator, strlen(separator));
-        if (columns[i].before != ' ' && !options.no_header)
-            put_bytes(t, (char[]){columns[i].before, ' '}, 2);
-        put_cell(t, line->cells[i], options.no_header ? 0 : widths[i]);
-    }
-    if (options.names) {
-        put_bytes(t, options.no_header ? "\t" : " ", 1);
-        put_name(t, name);
-    }
-    put_bytes(t, "\n", 1);
-}
-
-static void put_header(struct text *t, const char *stamp, const int widths[NCOLUMNS])
-{
-    struct line line;
-    int n;
-    const struct column *columns = table_columns(&n);
-
-    for (int i = 0; i < n; i++)
-        line.cells[i] = columns[i].name;
-    if (options.table != USUAL)
-        line.cells[COLUMN_KEY] = tables[options.table].name;
-    if (*stamp == '\0')
-        line.cells[COLUMN_TIME] = "";
-    put_line(t, &line, name_column.name, widths);
-}
-
-/*
- * Says on stderr, in one line, what was lost since the last report; also of what was said
- * before, if it may be missing in this one, which starts at the given time.
- */
-static void report_lost(uint64_t start)
-{
-    struct text t = {.s = NULL};
-    char part[64];
-
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        struct stream *s = &reading.streams[i];
-        const char *comma = t.size == 0 ? "" : ",";
-        if (s->lost != 0 || s->lost_more)
-            snprintf(part, sizeof(part), "%s %" PRIu64 "%s on CPU %d", comma, s->lost,
-                s->lost_more ? " and more" : "", s->cpu);
-        else if (s->gap > start)
-            snprintf(part, sizeof(part), "%s as before on CPU %d", comma, s->cpu);
-        else
-            continue;
-        put_bytes(&t, part, strlen(part));
-        reading.lost += s->lost;
-        s->lost = 0;
-        s->lost_more = false;
-    }
-    if (t.s == NULL)
-        return;
-    source->say_lost(&t);
-    free(t.s);
-    reading.lossy = true;
-}
-
-/* Says on stderr, in a line each, what else this report may lack. */
-static void report_doubts(void)
-{
-    if (world.unknown != 0)
-        complain("%" PRIu64 " events: of threads that ended before it was known whose they were "
-                 "(they are counted nowhere)",
-            world.unknown);
-    if (view.cut && !is_end_asked())
-        complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
-                 "missing; give a longer interval)",
-            view.largest);
-    if (view.shortage != 0)
-        complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
-            strerror(view.shortage));
-    reading.lossy |= world.unknown != 0 || view.cut || view.shortage != 0;
-    world.unknown = 0;
-    view.cut = false;
-    view.shortage = 0;
-}
-
-/* Makes widths wide enough for line. */
-static void widen(int widths[NCOLUMNS], const struct line *line)
-{
-    int n;
-
-    table_columns(&n);
-    for (int i = 0; i < n; i++) {
-        int size = (int)strlen(line->cells[i]);
-        if (size > abs(widths[i]))
-            widths[i] = widths[i] < 0 ? -size : size;
-    }
-}
-
-/*
- * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, makes
- * widths wide enough for them.  Gives how many they are: with -e, one for each key.
- */
-static size_t put_row(
-    struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
-{
-    const struct tally *tally = &row->vcpu->tally;
-    size_t n = tally->nkeys == 0 ? 1 : tally->nkeys;
-    struct key all = {.id = OTHER_KEYS};
-    struct line line;
-
-    for (size_t i = 0; i < tally->nkeys; i++)
-        add_key(&all, &tally->keys[i]);
-    for (size_t i = 0; i < n; i++) {
-        set_line(&line, stamp, row, i < tally->nkeys ? &tally->keys[i] : NULL, &all);
-        if (t == NULL)
-            widen(widths, &line);
-        else
-            put_line(t, &line, row->guest->name, widths);
-    }
-    return n;
-}
-
-/* Appends the rows of all vCPUs to t, under a header if it is due; gives the number of lines. */
-static size_t put_rows(struct text *t, const char *stamp, bool header)
-{
-    static struct row *rows;
-    int widths[NCOLUMNS] = {0}, n;
-    const struct column *columns = table_columns(&n);
-    size_t nrows = list_rows(&rows, has_row), nlines = 0;
-
-    for (int i = 0; i < n; i++)
-        widths[i] = columns[i].width;
-    if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also above no row */
-        widths[COLUMN_TIME] = (int)strlen(stamp);
-    for (size_t i = 0; i < nrows; i++) {
-        struct tally *tally = &rows[i].vcpu->tally;
-        if (tally->nkeys > 1)
-            qsort(tally->keys, tally->nkeys, sizeof(struct key), compare_keys);
-        nlines += put_row(NULL, stamp, &rows[i], widths);
-    }
-    if (!options.no_header && (header || nlines > 1))
-        put_header(t, stamp, widths);
-    for (size_t i = 0; i < nrows; i++)
-        put_row(t, stamp, &rows[i], widths);
-    return nlines;
-}
-
-static const struct source this_host = {
-    .read_pages = read_buffer,
-    .add_lost = add_overrun,
-    .say_lost = say_host_lost,
-    .refuse = refuse_buffer,
-    .comm_of = host_comm_of,
-    .process_of = host_process_of,
-    .thread_of = host_thread_of,
-    .meet_guest = meet_host_guest,
-    .find_vcpu = find_host_vcpu,
-    .end_former = end_host_former,
-    .is_full = is_host_full,
-    .to_epoch = host_to_epoch,
-    .max_keys = SIZE_MAX,
-};
-
-static const struct source recorded_host = {
-    .read_pages = read_recorded,
-    .add_lost = add_recorded_loss,
-    .say_lost = say_recording_lost,
-    .refuse = refuse_recording,
-    .comm_of = recalled_comm_of,
-    .process_of = recalled_process_of,
-    .thread_of = recalled_thread_of,
-    .meet_guest = meet_recorded_guest,
-    .find_vcpu = recall_vcpu,
-    .end_former = end_recorded_former,
-    .is_full = is_recording_full,
-    .to_epoch = recorded_to_epoch,
-    .max_keys = MAX_ALL_KEYS,
-};
-
-/*
  * Operands and options.
  */
+
+#define MIN_INTERVAL (NSEC / 100) /* nanoseconds */
+#define MAX_INTERVAL 1000000u     /* seconds: 11 days */
+#define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
 
 static void print_usage(FILE *out)
 {
@@ -7057,6 +7101,9 @@ static void parse_options(int argc, char **argv)
 /*
  * Reports: of this host, or of a recording.
  */
+
+#define HEADER_EVERY 20    /* reports of one row under one header */
+#define MAX_QUIET 1000000u /* -r: reports without an event, in a row; lines without one */
 
 /*
  * Ends kvmstat if a recording's reports, of which another one has n lines, are more work than
