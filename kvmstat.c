@@ -24,6 +24,36 @@
  * PERFORMANCE OF THIS SOFTWARE.
  */
 
+/*
+ * The parts, each of which uses those above it:
+ *
+ *   the model      whose counts: struct tally, vcpu, guest, thread; what is read: stream, record
+ *   helpers        errors, memory, text, files, rights
+ *   formats        what the kernel says of its events and sub-buffers, to offsets; reasons' names
+ *   sub-buffers    from bytes to events
+ *   tallies, guests and threads    what the model's things do
+ *   counting       reasons and their columns; the keys of -e, and tables[] of them
+ *   the events     events[]: which hosts and tables need one, and what counts it
+ *   merging        the events of all CPUs in the order of their stamps
+ *   this host      the tracefs instance, who interferes, processes, names, guests: this_host
+ *   a recording    of -r, and what it tells of guests: recorded_host
+ *   the table      columns, rows, and what is said on stderr; then -w, metrics (-m), starting,
+ *                  waiting, options, reports and main()
+ *
+ * An event: source->read_pages() reads a page, fill() takes the event from it, drain() has its
+ * turn come, count() looks up its type and thread, and calls what events[] has for the table, as
+ * count_exit(), which adds to the thread's tally.  put_row() shows that of a vCPU.
+ *
+ * A vCPU: take_descriptors() finds it (of a recording: take_guest()), and vcpu_of() makes it.  Its
+ * thread is told by events, to note_vcpu(), or found by find_vcpus().  list_rows() gives it a row,
+ * save_guest() its place in a GUEST option, and describe_instance() its metrics.
+ *
+ * A column more is a line in enum counter, counter_columns[], all_metrics[], and where it is
+ * counted; a table of -e one in enum table and tables[], and in events[] where that is counted; a
+ * new architecture's reasons are a table beside vmx_reasons[], and a case in exit_counter() and
+ * exit_key().
+ */
+
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64 /* a recording can have more than 2 GiB, on 32-bit systems too */
 #define _TIME_BITS 64        /* and be made after 2038 */
