@@ -13,14 +13,14 @@ all: kvmstat
 kvmstat: kvmstat.c
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
 
-tests/guest: tests/guest.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/guest.c
+tests/guest: tests/helpers/guest.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/guest.c
 
-tests/monitor: tests/monitor.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/monitor.c
+tests/monitor: tests/helpers/monitor.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/monitor.c
 
-tests/attack: tests/attack.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/attack.c
+tests/attack: tests/helpers/attack.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/attack.c
 
 # What the tests run; see tests/check
 check: all tests/guest tests/monitor tests/attack
@@ -55,13 +55,13 @@ demo: all tests/guest
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;
 # mandoc: a manual that kvmstat.1 refers to need not be installed where this runs
 lint:
-	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/*.h
+	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/helpers/*.[ch]
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
-		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/attack.c tests/clock.c tests/guest.c tests/monitor.c tests/reader.c
+		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/helpers/attack.c tests/helpers/clock.c tests/helpers/guest.c tests/helpers/monitor.c tests/reader.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
-	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
+	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/helpers/amd-init tests/helpers/amd-machine \
 		tests/bench-amd tests/bench-amd-init tests/fresh-root tests/fuzz .ci/run
 
 install: all
