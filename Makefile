@@ -47,7 +47,7 @@ bench-amd: all tests/guest
 
 # Looks for inputs that end it, for FUZZ_SECONDS (60) each; check does so for some seconds
 fuzz:
-	tests/fuzz
+	tests/fuzz/run
 
 demo: all tests/guest
 	tests/demo
@@ -55,14 +55,14 @@ demo: all tests/guest
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;
 # mandoc: a manual that kvmstat.1 refers to need not be installed where this runs
 lint:
-	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/bench/*.c tests/helpers/*.[ch]
+	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/bench/*.c tests/fuzz/*.c tests/helpers/*.[ch]
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
 		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/bench/reader.c tests/helpers/*.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
-	shellcheck tests/check tests/demo tests/fresh-root tests/fuzz tests/bench/table tests/bench/metrics \
-		tests/bench/amd tests/bench/amd-init tests/helpers/amd-init tests/helpers/amd-machine .ci/run
+	shellcheck tests/check tests/demo tests/fresh-root tests/bench/table tests/bench/metrics tests/bench/amd \
+		tests/bench/amd-init tests/fuzz/run tests/helpers/amd-init tests/helpers/amd-machine .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
