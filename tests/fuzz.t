@@ -7,6 +7,8 @@ cd "$top" || exit 1
 echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
 	clang -fsanitize=fuzzer,address -o "$tmp/fuzzer" -x c - 2>/dev/null ||
 	skip_all "needs clang and its libFuzzer (packages clang and libclang-rt-14-dev)"
+tests/fuzz/seeds "$tmp/seeds" tests/captures/*.dat
+is "$?$(cd "$tmp/seeds" && echo *)" "0format names operands recording subbuf" "seeds for all, in a folder that was not there"
 FUZZ_SECONDS=0 tests/fuzz/run >"$tmp/out" 2>&1
 is "$?$(grep -v ' inputs, ' "$tmp/out")" 0 "the inputs in tests/fuzz/corpus"
 is "$(grep -c ' inputs, ' "$tmp/out")" 5 "of all fuzzers"
