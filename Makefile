@@ -55,7 +55,7 @@ demo: all tests/guest
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;
 # mandoc: a manual that kvmstat.1 refers to need not be installed where this runs
 lint:
-	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/bench/*.c tests/fuzz/*.c tests/helpers/*.[ch]
+	clang-format --dry-run --Werror kvmstat.c tests/bench/*.c tests/fuzz/*.c tests/helpers/*.[ch] tests/unit/*.c
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
 		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/bench/reader.c tests/helpers/*.c
@@ -75,6 +75,6 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvmstat $(DESTDIR)$(MANDIR)/man1/kvmstat.1
 
 clean:
-	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit tests/build
+	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit/unit tests/build
 
 .PHONY: all check check-amd load bench bench-amd fuzz demo lint install uninstall clean

@@ -13,7 +13,7 @@
  */
 
 #define main kvmstat_main
-#include "../kvmstat.c"
+#include "../../kvmstat.c"
 #undef main
 
 #include <sys/mman.h>
