@@ -194,3 +194,21 @@ static void test_arm64_capture(void)
     is_counts(counts_of(268, 0), wanted[0], "arm64-6.1-mix2.dat, vCPU 0: what the guest did");
     is_counts(counts_of(268, 1), wanted[1], "arm64-6.1-mix2.dat, vCPU 1: what the guest did");
 }
+
+static void test_recordings(void)
+{
+    test_captures(false);
+}
+
+static void test_live(void)
+{
+    test_captures(true);
+}
+
+static const struct test captures_tests[] = {
+    {"recordings", test_recordings},
+    {"live", test_live},
+    {"old_kernels", test_old_kernels},
+    {"software_captures", test_software_captures},
+    {"arm64_capture", test_arm64_capture},
+};

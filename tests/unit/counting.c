@@ -277,3 +277,13 @@ static void test_lost(void)
         "the events that a CPU lost count once each");
     ok(counts_of(TID, 0)[EXITS] == 5, "those that it did not lose count");
 }
+
+static const struct test counting_tests[] = {
+    {"mmio", test_mmio},
+    {"doubt", test_doubt},
+    {"user_exits", test_user_exits},
+    {"order", test_order},
+    {"until", test_until},
+    {"until_alone", test_until_alone},
+    {"lost", test_lost},
+};

@@ -262,3 +262,13 @@ static void test_symbols(void)
     free(symbols[1].list);
     memset(symbols, 0, sizeof(symbols));
 }
+
+static const struct test formats_tests[] = {
+    {"format", test_format},
+    {"bad_formats", test_bad_formats},
+    {"field_values", test_field_values},
+    {"damaged_formats", test_damaged_formats},
+    {"header_page", test_header_page},
+    {"bad_header_pages", test_bad_header_pages},
+    {"symbols", test_symbols},
+};

@@ -175,3 +175,10 @@ static void test_many_keys(void)
     clear_counts();
     ok(t->keys == NULL && t->nkeys == 0, "the next interval starts without them");
 }
+
+static const struct test keys_tests[] = {
+    {"exit_times", test_exit_times},
+    {"user_exit_times", test_user_exit_times},
+    {"device_times", test_device_times},
+    {"many_keys", test_many_keys},
+};

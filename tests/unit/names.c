@@ -216,3 +216,10 @@ static void test_cut_name(void)
     is_cut("\xff", 2000, "", MAX_NAME);
     is_cut("a", MAX_NAME - 1, "\xe2\x82", MAX_NAME);
 }
+
+static const struct test names_tests[] = {
+    {"names", test_names},
+    {"put_name", test_put_name},
+    {"hidden", test_hidden},
+    {"cut_name", test_cut_name},
+};

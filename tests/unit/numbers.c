@@ -86,3 +86,8 @@ static void test_stamp(void)
     is_stamp('d', 2, st_johns, 1690000000500, "2023-07-22T01:56:40.50-02:30");
     is_stamp(0, 2, utc, 1700000000500, "");
 }
+
+static const struct test numbers_tests[] = {
+    {"numbers", test_numbers},
+    {"stamp", test_stamp},
+};

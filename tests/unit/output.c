@@ -178,3 +178,11 @@ static void test_wide_rows(void)
     }
     ok(right, "a wide number moves its column, in the header and in all rows");
 }
+
+static const struct test output_tests[] = {
+    {"empty_text", test_empty_text},
+    {"late_signal", test_late_signal},
+    {"rows", test_rows},
+    {"row_options", test_row_options},
+    {"wide_rows", test_wide_rows},
+};

@@ -125,3 +125,11 @@ static void test_other_reasons(void)
     events[KVM_EXIT].fields[ISA].size = 0;
     is_table(&e, EXIT_REASON, 0xffff, NULL, 0, "an unknown architecture's exits have no column");
 }
+
+static const struct test reasons_tests[] = {
+    {"vmx_reasons", test_vmx_reasons},
+    {"svm_reasons", test_svm_reasons},
+    {"arm64_reasons", test_arm64_reasons},
+    {"user_reasons", test_user_reasons},
+    {"other_reasons", test_other_reasons},
+};

@@ -297,3 +297,13 @@ static void test_fatal_pages(void)
         "kvmstat: per_cpu/cpu0/stats: No such file or directory (see DIAGNOSTICS in kvmstat(1))\n",
         "losses that cannot be counted end kvmstat");
 }
+
+static const struct test subbufs_tests[] = {
+    {"event_types", test_event_types},
+    {"event_times", test_event_times},
+    {"lengths", test_lengths},
+    {"commit", test_commit},
+    {"random_pages", test_random_pages},
+    {"damaged_pages", test_damaged_pages},
+    {"fatal_pages", test_fatal_pages},
+};

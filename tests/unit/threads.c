@@ -120,7 +120,7 @@ static void test_ending(void)
  * A thread's number that comes into use again, in the process and in another one.  Exits of e
  * count in counter.
  */
-static void test_used_again(enum host host, const struct sent *e, enum counter counter)
+static void use_again(enum host host, const struct sent *e, enum counter counter)
 {
     const char *name = host == HARDWARE ? "told by events" : "found by debugfs";
     struct sent same = newtask(TID, e->tid, true), other = newtask(TID + 50, e->tid, true);
@@ -146,6 +146,20 @@ static void test_used_again(enum host host, const struct sent *e, enum counter c
     count_all();
     ok(counts_of(TID, 0)[counter] == 2 && counts_of(TID + 50, 0)[counter] == 3,
         "and the other's are its own");
+}
+
+static void test_used_again(void)
+{
+    const struct sent fault = vmx_exit(TID + 1, 0, 48);
+
+    use_again(HARDWARE, &fault, EPTV);
+}
+
+static void test_used_again_software(void)
+{
+    const struct sent halt = {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}};
+
+    use_again(SOFTWARE, &halt, HALTX);
 }
 
 /* What is no event that counts. */
@@ -323,3 +337,16 @@ static void test_entries(void)
         "they ran (record for a shorter time, or with -p)\n",
         "and that there were more is said, once");
 }
+
+static const struct test threads_tests[] = {
+    {"processes", test_processes},
+    {"ending", test_ending},
+    {"used_again", test_used_again},
+    {"used_again_software", test_used_again_software},
+    {"ignored", test_ignored},
+    {"threads", test_threads},
+    {"find_vcpu", test_find_vcpu},
+    {"moved", test_moved},
+    {"forget", test_forget},
+    {"entries", test_entries},
+};

@@ -9,10 +9,11 @@
  * has KVM's figures, a row a vCPU.  Everything else runs on sub-buffers and texts
  * that are made here.
  *
- * The tests are in the files beside this one, each of which is about one subject.  They
- * are parts of this one, and none of them uses what another one has: that is here.
+ * The tests are in the files beside this one, each of which is about one subject and
+ * ends with a table of its tests.  They are parts of this one, and none of them uses
+ * what another one has: that is here.
  *
- * usage: unit [captures]
+ * usage: unit [NAME...]; a test's name, or a subject's with ".c"
  */
 
 #define main kvmstat_main
@@ -40,6 +41,12 @@ struct sent {
     enum event event;         /* which */
     int tid;                  /* of the thread that it is from */
     uint64_t values[NFIELDS]; /* of the fields that the event has on this host */
+};
+
+/* A test, which the command line can name. */
+struct test {
+    const char *name;       /* its function's, without test_ */
+    void (*function)(void); /* calls ok() */
 };
 
 /* The writing side of reading.streams[]. */
@@ -128,15 +135,17 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void bail_out(const char 
     exit(1);
 }
 
-/* A number that looks random; the same sequence in every run. */
+#define FIRST_CHANCE 88172645463325252u
+
+static uint64_t last_chance = FIRST_CHANCE;
+
+/* A number that looks random; the same sequence in every run of a test. */
 static uint64_t chance(void)
 {
-    static uint64_t x = 88172645463325252u;
-
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    return x;
+    last_chance ^= last_chance << 13;
+    last_chance ^= last_chance >> 7;
+    last_chance ^= last_chance << 17;
+    return last_chance;
 }
 
 /* A copy of size bytes in a block with room for no other byte, so that ASan sees a read behind. */
@@ -586,76 +595,88 @@ static void end_interval(void)
 #include "subbufs.c"
 #include "threads.c"
 
+#define TESTS(name) name##_tests, SIZE(name##_tests)
+
+static const struct subject {
+    const char *file;         /* its name */
+    const struct test *tests; /* in it */
+    size_t ntests;            /* number of tests[] */
+} subjects[] = {
+    {"captures.c", TESTS(captures)},
+    {"counting.c", TESTS(counting)},
+    {"keys.c", TESTS(keys)},
+    {"reasons.c", TESTS(reasons)},
+    {"threads.c", TESTS(threads)},
+    {"subbufs.c", TESTS(subbufs)},
+    {"formats.c", TESTS(formats)},
+    {"names.c", TESTS(names)},
+    {"numbers.c", TESTS(numbers)},
+    {"output.c", TESTS(output)},
+};
+
+/* Runs the test from where every test starts: alone, it does what it does among the others. */
+static void run_test(const struct test *test)
+{
+    int before = nfailed;
+
+    clear();
+    last_chance = FIRST_CHANCE;
+    test->function();
+    if (nfailed != before)
+        note("to run this test alone: unit %s", test->name);
+}
+
+/* Runs the tests of that name, or all if it is NULL; gives how many there are. */
+static int run_named(const char *name)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < SIZE(subjects); i++) {
+        const struct subject *s = &subjects[i];
+        for (size_t j = 0; j < s->ntests; j++) {
+            const struct test *test = &s->tests[j];
+            if (name == NULL || strcmp(name, s->file) == 0 || strcmp(name, test->name) == 0) {
+                run_test(test);
+                n++;
+            }
+        }
+    }
+    return n;
+}
+
+/* Says which names there are. */
+static void print_names(void)
+{
+    fputs("unit: no test has this name; these are there:\n", stderr);
+    for (size_t i = 0; i < SIZE(subjects); i++) {
+        fprintf(stderr, "%s:", subjects[i].file);
+        for (size_t j = 0; j < subjects[i].ntests; j++)
+            fprintf(stderr, " %s", subjects[i].tests[j].name);
+        fputs("\n", stderr);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        captures = argv[1];
-    else if (access(captures, F_OK) != 0)
-        captures = "captures";        /* run from tests/ */
+    int n = 0;
+
+    if (access(captures, F_OK) != 0) /* run from tests/, or from here */
+        captures = access("captures", F_OK) == 0 ? "captures" : "../captures";
     setvbuf(stdout, NULL, _IOLBF, 0); /* so that a child has nothing to print again */
     make_temporary();
     procfs = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    clear_world();
-    test_captures(false);
-    test_captures(true);
-    test_old_kernels();
-    test_software_captures();
-    test_arm64_capture();
-    test_mmio();
-    test_doubt();
-    test_exit_times();
-    test_user_exit_times();
-    test_device_times();
-    test_many_keys();
-    test_symbols();
-    test_user_exits();
-    test_order();
-    test_until();
-    test_until_alone();
-    test_lost();
-    test_vmx_reasons();
-    test_svm_reasons();
-    test_arm64_reasons();
-    test_user_reasons();
-    test_other_reasons();
-    test_processes();
-    test_ending();
-    const struct sent fault = vmx_exit(TID + 1, 0, 48);
-    const struct sent halt = {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}};
-    test_used_again(HARDWARE, &fault, EPTV);
-    test_used_again(SOFTWARE, &halt, HALTX);
-    test_ignored();
-    test_threads();
-    test_find_vcpu();
-    test_moved();
-    test_forget();
-    test_entries();
-    test_event_types();
-    test_event_times();
-    test_lengths();
-    test_commit();
-    test_random_pages();
-    test_damaged_pages();
-    test_fatal_pages();
-    test_format();
-    test_bad_formats();
-    test_field_values();
-    test_damaged_formats();
-    test_header_page();
-    test_bad_header_pages();
-    test_names();
-    test_put_name();
-    test_hidden();
-    test_cut_name();
-    test_numbers();
-    test_stamp();
-    test_empty_text();
-    test_late_signal();
-    test_rows();
-    test_row_options();
-    test_wide_rows();
+    if (argc == 1)
+        n = run_named(NULL);
+    for (int i = 1; i < argc; i++) {
+        if ((n = run_named(argv[i])) == 0)
+            break;
+    }
     clear();
     remove_temporary();
+    if (n == 0) {
+        print_names();
+        return 1;
+    }
     printf("1..%d\n", ntests);
     return nfailed != 0;
 }
