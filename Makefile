@@ -13,14 +13,18 @@ all: kvmstat
 kvmstat: kvmstat.c
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
 
-tests/guest: tests/guest.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/guest.c
+tests/guest: tests/helpers/guest.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/guest.c
 
-tests/monitor: tests/monitor.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/monitor.c
+tests/monitor: tests/helpers/monitor.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/monitor.c
 
-tests/attack: tests/attack.c tests/machine.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/attack.c
+tests/attack: tests/helpers/attack.c tests/helpers/machine.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/attack.c
+
+# One file to the compiler, with kvmstat.c and what is beside it; always built
+tests/unit/unit:
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ tests/unit/unit.c
 
 # What the tests run; see tests/check
 check: all tests/guest tests/monitor tests/attack
@@ -34,35 +38,38 @@ check-amd: all tests/guest
 load: all tests/guest
 	LOAD_SECONDS=3600 KVMSTAT=./kvmstat prove -v tests/load.t
 
-# tests/bench builds tests/reader.c itself
+# tests/bench/table builds tests/bench/reader.c itself
 bench: all tests/guest
-	tests/bench
-	tests/bench-metrics
-	tests/bench-read
-	tests/bench-scale
+	tests/bench/table
+	tests/bench/metrics
+	tests/bench/read
+	tests/bench/scale
 
 # Beside perf kvm stat live, on the AMD host
 bench-amd: all tests/guest
-	tests/bench-amd
+	tests/bench/amd
 
 # Looks for inputs that end it, for FUZZ_SECONDS (60) each; check does so for some seconds
 fuzz:
-	tests/fuzz
+	tests/fuzz/run
 
 demo: all tests/guest
 	tests/demo
 
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;
+# ctunullpointer: rows of the usual table, as in unit.c, need no key and no sum of all keys;
 # mandoc: a manual that kvmstat.1 refers to need not be installed where this runs
 lint:
-	clang-format --dry-run --Werror kvmstat.c tests/*.c tests/*.h
+	clang-format --dry-run --Werror kvmstat.c tests/bench/*.c tests/fuzz/*.c tests/helpers/*.[ch] tests/unit/*.c
 	clang-tidy --quiet kvmstat.c -- -std=c11 2>/dev/null
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
-		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/attack.c tests/clock.c tests/guest.c tests/monitor.c tests/reader.c
+		'-D_Noreturn=__attribute__((noreturn))' kvmstat.c tests/bench/reader.c tests/helpers/*.c
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --error-exitcode=1 \
+		'-D_Noreturn=__attribute__((noreturn))' --suppress=ctunullpointer tests/unit/unit.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
-	shellcheck tests/check tests/bench tests/bench-metrics tests/demo tests/amd-init tests/amd-machine \
-		tests/bench-amd tests/bench-amd-init tests/fresh-root tests/fuzz .ci/run
+	shellcheck tests/check tests/demo tests/fresh-root tests/bench/table tests/bench/metrics tests/bench/amd \
+		tests/bench/amd-init tests/fuzz/run tests/helpers/amd-init tests/helpers/amd-machine .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -75,6 +82,6 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvmstat $(DESTDIR)$(MANDIR)/man1/kvmstat.1
 
 clean:
-	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit tests/build
+	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit/unit tests/build
 
-.PHONY: all check check-amd load bench bench-amd fuzz demo lint install uninstall clean
+.PHONY: tests/unit/unit all check check-amd load bench bench-amd fuzz demo lint install uninstall clean

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # An AMD host: in a machine that QEMU emulates, processor and all, Debian's kernel has a
-# real kvm_amd, and kvmstat reports the guests that run there (tests/amd-init).
+# real kvm_amd, and kvmstat reports the guests that run there (tests/helpers/amd-init).
 . "$(dirname "$0")/lib.sh"
-. "$here/amd-machine"
+. "$here/helpers/amd-machine"
 
-make_machine amd-init trace-cmd
+make_machine helpers/amd-init trace-cmd
 sed -n 's/^    \$ \(trace-cmd record .*\) sleep 60$/\1/p' "$top/README.md" >"$tmp/root/record"
 run_machine
 status=$?

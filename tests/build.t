@@ -43,7 +43,7 @@ if echo 'int main(void) { return 0; }' | gcc -m32 -x c -o "$tmp/small" - 2>/dev/
 			"gcc -m32 $static: -r of more than 2 GiB"
 	done
 	# shellcheck disable=SC2086 # lists of words
-	gcc -m32 $strict -O2 -o "$tmp/unit" tests/unit.c 2>"$tmp/err"
+	gcc -m32 $strict -O2 -o "$tmp/unit" tests/unit/unit.c 2>"$tmp/err"
 	is "$?$(cat "$tmp/err")" 0 "gcc -m32: no warning in unit.c"
 	is "$(cd tests && "$tmp/unit" | grep -v '^ok\|^#\|^1\.\.')" "" "gcc -m32: what only computes"
 else

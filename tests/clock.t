@@ -36,7 +36,7 @@ for offset in -10 100000; do
 	ok $? "monotonic$offset: -T tells the time of day"
 done
 
-${CC:-cc} -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC -o "$tmp/clock.so" "$here/clock.c"
+${CC:-cc} -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC -o "$tmp/clock.so" "$here/helpers/clock.c"
 counts wall env LD_PRELOAD="$tmp/clock.so" ASAN_OPTIONS=verify_asan_link_order=0 "$kvmstat"
 like "$(awk 'NR > 1 && ($1 - last > 3000 || last - $1 > 3000) { print "jump" } { last = $1 }' "$tmp/wall.out")" jump \
 	"the clock was indeed set, and -T tells it"

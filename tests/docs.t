@@ -127,6 +127,9 @@ mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^KEYS/,/^RECOR
 	sed -n 's/^ *[4-9] //p' | sed 's/^ *//; s/  */ /g' >"$tmp/manual"
 is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "and those of -e"
 
+is "$(sed -n 's/^| \([a-z]*\.t\) .*/\1/p' "$here/README.md")" "$(cd "$here" && printf '%s\n' *.t)" \
+	"tests/README.md says of each test what it proves"
+
 # make demo, with guests of others and with its own.
 # typed_next: what the command prints that make demo says to type next
 typed_next() {

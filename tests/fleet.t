@@ -2,7 +2,7 @@
 # README, "A fleet": from kvmstat -m to pmcd, archives, Prometheus and what Grafana asks it.
 . "$(dirname "$0")/lib.sh"
 live_host
-. "$here/pcp.sh"
+. "$here/helpers/pcp.sh"
 has_pcp
 needs col curl mandoc pmrep prometheus strace systemd-analyze
 alone
@@ -193,7 +193,7 @@ start_kvmstat churn -m -H 0.02
 kvm=$pid
 until_true 5 pminfo -h "$pmcd" mmv.kvmstat.exits >/dev/null 2>&1
 ok $? "a kvmstat that is started right after another one is seen"
-start fetch "$here/fetch.py" "$pmcd"
+start fetch "$here/helpers/fetch.py" "$pmcd"
 fetch=$pid
 churn() {
 	for ((i = 0; i < 250; i++)); do

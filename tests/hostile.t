@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # -r of files that were made to cost much: in little memory, in time that grows with their size,
-# with an end, and with what is true of others; see hostile.pl.
+# with an end, and with what is true of others; see helpers/hostile.pl.
 . "$(dirname "$0")/lib.sh"
 
 case $kvmstat in
@@ -10,7 +10,7 @@ esac
 
 # make FILE KIND [NUMBER]
 make() {
-	perl "$here/hostile.pl" "${@:2}" >"$tmp/$1"
+	perl "$here/helpers/hostile.pl" "${@:2}" >"$tmp/$1"
 }
 
 # read_file FILE WORDS...: -H -r of it, and WORDS, in so many KiB of memory in all, the program's included;

@@ -2,7 +2,7 @@
 # kvmstat -m: what Performance Co-Pilot's own programs make of it.
 . "$(dirname "$0")/lib.sh"
 live_host
-. "$here/pcp.sh"
+. "$here/helpers/pcp.sh"
 has_pcp
 needs col mandoc
 alone

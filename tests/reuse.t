@@ -3,7 +3,7 @@
 # one that has its id.
 . "$(dirname "$0")/lib.sh"
 live_host
-. "$here/pcp.sh"
+. "$here/helpers/pcp.sh"
 has_pcp
 alone
 own_name

@@ -1,3 +1,3 @@
 #!/bin/sh
-# The decoder, the formats, the counting rules and the other pure parts: see unit.c.
-cd "$(dirname "$0")" && exec "${UNIT:-build/plain/unit}"
+# The decoder, the formats, the counting rules and the other pure parts: see unit/unit.c.
+cd "$(dirname "$0")" && exec "${UNIT:-unit/unit}"

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """fetch.py HOST: fetches kvmstat's metrics from the pmcd there as fast as it can, until its
-stdin ends, and looks at each value.  Guests are those of churn in pcp.t: process PID is named
+stdin ends, and looks at each value.  Guests are those of churn in fleet.t: process PID is named
 gPID and makes at most 41 exits.  Prints what is wrong, and at the end how much was fetched."""
 
 import select

@@ -3,7 +3,7 @@
  *
  * Reads the sub-buffers of every CPU of one tracefs instance and counts their
  * events by type: no stamps, no order, no processes, no fields.  What this costs
- * nobody who reads trace_pipe_raw can save; tests/bench sets kvmstat against it.
+ * nobody who reads trace_pipe_raw can save; tests/bench/table sets kvmstat against it.
  * On SIGTERM the counts go to stdout, a type and its count a line.
  */
 

@@ -14,7 +14,7 @@
  *
  * Beside what the sanitizers find, it is an error if something does not hold that must().
  *
- * usage: see tests/fuzz, which builds and runs all of them (make fuzz)
+ * usage: see tests/fuzz/run, which builds and runs all of them (make fuzz)
  */
 
 #define _GNU_SOURCE
@@ -58,7 +58,7 @@ static FILE *errors; /* kvmstat.c's stderr */
 #define stderr errors
 /* All its variables, those inside functions too, come to stand together: see forget(). */
 #pragma clang section bss = "kvmstat_bss" data = "kvmstat_data"
-#include "../kvmstat.c"
+#include "../../kvmstat.c"
 #pragma clang section bss = "" data = ""
 #undef main
 #undef exit

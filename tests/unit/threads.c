@@ -1,0 +1,352 @@
+/*
+ * threads - threads, the processes that they are of, and the rows of vCPUs
+ *
+ * A part of unit.c, which includes it.
+ */
+
+/* Makes a CPU with the given event, and counts it. */
+static void count_one(const struct sent *e)
+{
+    uint8_t record[EVENT];
+    struct stream s = {.next = {.time = 1, .data = record, .size = EVENT}};
+
+    encode(e, record);
+    count(&s);
+}
+
+/* Makes task_newtask known, which no recording has. */
+static void add_newtask(void)
+{
+    char format[] = "name: task_newtask\nID: 77\nformat:\n"
+                    "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
+                    "\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
+                    "\tfield:pid_t pid;\toffset:8;\tsize:4;\tsigned:1;\n"
+                    "\tfield:char comm[16];\toffset:12;\tsize:16;\tsigned:0;\n"
+                    "\tfield:unsigned long clone_flags;\toffset:32;\tsize:8;\tsigned:0;\n";
+
+    parse_format(&events[TASK_NEWTASK], format);
+    event_of_id[events[TASK_NEWTASK].id] = &events[TASK_NEWTASK];
+}
+
+/* Thread parent starts child, a thread of the same process or another process. */
+static struct sent newtask(int parent, int child, bool is_thread)
+{
+    return (struct sent){TASK_NEWTASK, parent,
+        {[PID] = (uint64_t)child, [CLONE_FLAGS] = is_thread ? CLONE_THREAD : 0}};
+}
+
+static void start_task(int parent, int child, bool is_thread)
+{
+    struct sent e = newtask(parent, child, is_thread);
+
+    count_one(&e);
+}
+
+static void start_thread(int parent, int child)
+{
+    start_task(parent, child, true);
+}
+
+/* Which process a thread's events are put down to, once the thread is gone. */
+static void test_processes(void)
+{
+    make_host(HARDWARE, 1);
+    add_newtask();
+    start_thread(TID, TID + 1);
+    start_thread(TID + 1, TID + 2);
+    struct sent e = vmx_exit(TID + 2, 3, 12);
+    count_one(&e);
+    ok(counts_of(TID, 3)[HALTX] == 1,
+        "a thread that is gone counts for the process that started it");
+    e = vmx_exit(TID + 3, 3, 12);
+    count_one(&e);
+    ok(counts_of(TID + 3, 3)[HALTX] == 1, "a process counts for itself");
+    e = vmx_exit(TID + 4, 3, 12);
+    world.births[TID % BIRTHS + 4] = (struct birth){TID + 4, 0};
+    count_one(&e);
+    ok(world.unknown == 1 && known_guest(TID + 4) == NULL,
+        "one that nobody was seen to start, and that is gone, counts nowhere, and that is noted");
+    ok(world.nguests == 2 && world.guests[0]->pid == TID,
+        "the one who starts a thread is no guest by that");
+    start_task(TID + 2, TID + 40, false);
+    e = vmx_exit(TID + 40, 0, 12);
+    count_one(&e);
+    ok(counts_of(TID + 40, 0)[HALTX] == 1, "a process that a thread started is one of its own");
+    start_thread(TID + 10, TID + 11);
+    start_thread(TID + 11, TID + 10);
+    ok(process_of(TID + 10, 0) == TID + 10 && process_of(TID + 11, 0) == TID + 10,
+        "numbers that came into use again are no endless loop");
+    start_thread(TID + 20, TID + 21 + (int)BIRTHS);
+    start_thread(TID + 30, TID + 21);
+    ok(process_of(TID + 21, 0) == TID + 30 && process_of(TID + 21 + (int)BIRTHS, 0) == 0,
+        "a later thread in the same place is not taken for the earlier one");
+    uint64_t t = now(CLOCK_MONOTONIC);
+    ok(process_of((int)getpid(), t) == (int)getpid(), "a process that is there is found by /proc");
+    usleep(50000); /* more than a clock tick */
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    ok(process_then(child, now(CLOCK_MONOTONIC)) == child && process_then(child, t) == 0,
+        "but not for an event before its start");
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+}
+
+/* Which process one is that is just ending. */
+static void test_ending(void)
+{
+    enum { PROCESSES = 3000 };
+    int right = 0;
+
+    clear();
+    signal(SIGCHLD, SIG_IGN); /* nobody waits for them */
+    for (int i = 0; i < PROCESSES; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        bool same = child > 0;
+        int process;
+        while (same && kill(child, 0) == 0)
+            same = (process = process_then(child, now(CLOCK_MONOTONIC))) == child || process == 0;
+        right += same;
+    }
+    signal(SIGCHLD, SIG_DFL);
+    ok(right == PROCESSES, "each of %d processes is its own, or none, while it ends", PROCESSES);
+}
+
+/*
+ * A thread's number that comes into use again, in the process and in another one.  Exits of e
+ * count in counter.
+ */
+static void use_again(enum host host, const struct sent *e, enum counter counter)
+{
+    const char *name = host == HARDWARE ? "told by events" : "found by debugfs";
+    struct sent same = newtask(TID, e->tid, true), other = newtask(TID + 50, e->tid, true);
+
+    make_host(host, 1);
+    add_newtask();
+    add_vcpu(TID, 0);
+    add_vcpu(TID + 50, 0);
+    add_thread(e->tid, TID, 0);
+    put(0, 1, e);
+    put(0, 2, &same);
+    put(0, 3, e);
+    read_until(4);
+    ok(known_thread(e->tid)->guest->pid == TID, "vCPU %s: another thread of the same process",
+        name);
+    put(0, 5, &other);
+    put(0, 6, e);
+    read_until(6);
+    ok(counts_of(TID, 0)[counter] == 2, "one of another: the first one's counts stay");
+    put(0, 7, e);
+    put(0, 8, e);
+    read_until(9);
+    count_all();
+    ok(counts_of(TID, 0)[counter] == 2 && counts_of(TID + 50, 0)[counter] == 3,
+        "and the other's are its own");
+}
+
+static void test_used_again(void)
+{
+    const struct sent fault = vmx_exit(TID + 1, 0, 48);
+
+    use_again(HARDWARE, &fault, EPTV);
+}
+
+static void test_used_again_software(void)
+{
+    const struct sent halt = {KVM_USERSPACE_EXIT, TID + 1, {[REASON] = 5}};
+
+    use_again(SOFTWARE, &halt, HALTX);
+}
+
+/* What is no event that counts. */
+static void test_ignored(void)
+{
+    uint8_t record[EVENT] = {0};
+    struct stream s = {.next = {.time = 1, .data = record, .size = 0}};
+    struct sent e = vmx_exit(TID, 0, 12);
+
+    make_host(HARDWARE, 1);
+    count(&s);
+    s.next.size = EVENT;
+    count(&s); /* of type 0 */
+    memset(record, 0xff, EVENT);
+    count(&s); /* of a type that nobody asked for */
+    encode(&e, record);
+    for (s.next.size = 0; s.next.size < 8; s.next.size++) {
+        uint8_t *part = boxed(record, s.next.size);
+        s.next.data = part;
+        count(&s); /* too short for common_pid */
+        free(part);
+    }
+    s.next.data = record;
+    struct sent idle = vmx_exit(0, 0, 12), negative = vmx_exit(-1, 0, 12);
+    count_one(&idle);
+    count_one(&negative);
+    ok(world.nguests == 0 && world.nthreads == 0, "what has no known type or no thread is ignored");
+    s.next.size = events[KVM_EXIT].fields[VCPU_ID].offset;
+    count(&s);
+    ok(counts_of(TID, 0)[HALTX] == 1, "a field that is behind the end of its event is 0");
+}
+
+/* Many threads and guests. */
+static void test_threads(void)
+{
+    enum { THREADS = 3000 };
+    bool same = true;
+
+    make_host(HARDWARE, 1);
+    for (int round = 1; round <= 2; round++) {
+        for (int i = THREADS - 1; i >= 0; i--) {
+            struct sent e = vmx_exit(TID + i * 16, (uint64_t)i, 12);
+            count_one(&e);
+        }
+    }
+    for (int i = 0; i < THREADS; i++)
+        same &= counts_of(TID + i * 16, i)[HALTX] == 2 && world.guests[i]->pid == TID + i * 16;
+    ok(same && world.nguests == THREADS, "%d threads count apart from each other", THREADS);
+}
+
+/* Which vCPU the events of a thread count for that do not tell it. */
+static void test_find_vcpu(void)
+{
+    struct sent e = {KVM_USERSPACE_EXIT, TID, {[REASON] = 5}};
+
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 4);
+    vcpu_of(guest_of(TID, 0), 5); /* of a virtual machine that is gone */
+    count_one(&e);
+    find_vcpus(true);
+    ok(counts_of(TID, 4)[HALTX] == 1, "a guest's only vCPU is the one that its threads run");
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    add_vcpu(TID, 1);
+    count_one(&e);
+    find_vcpus(true);
+    ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
+    make_host(BEFORE_5_10, 1);
+    struct sent leaving = vmx_exit(TID, 0, 12), entry = {KVM_ENTRY, TID, {[VCPU_ID] = 9}};
+    count_one(&leaving);
+    count_one(&entry);
+    count_one(&leaving);
+    ok(counts_of(TID, 9)[HALTX] == 2, "an exit before the first entry is that vCPU's, too");
+    for (uint64_t i = 0; i < 10; i++) {
+        entry.values[VCPU_ID] = i % 2;
+        count_one(&entry);
+        count_one(&leaving);
+    }
+    ok(counts_of(TID, 0)[HALTX] == 5 && counts_of(TID, 1)[HALTX] == 5,
+        "one thread that runs two vCPUs counts for each of them");
+}
+
+/* What a recording keeps of a thread that ran several vCPUs, where events do not tell which. */
+static void test_moved(void)
+{
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    add_vcpu(TID, 1);
+    add_thread(TID, TID, 0);
+    struct thread *t = known_thread(TID);
+    options.write = "a recording";
+    save_thread(t);
+    t->ran_last = 1; /* as debugfs tells */
+    ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
+    save_thread(t);
+    options.write = NULL;
+    const uint8_t *entries = (const uint8_t *)t->guest->ended.s;
+    ok(entry_vcpu(entries, 0) == 0 && entry_vcpu(entries, 1) == UNKNOWN_VCPU,
+        "no vCPU has all that it counted, in a recording");
+}
+
+/* A CPU whose last event was of a thread that is forgotten since. */
+static void forget_last_thread(void)
+{
+    struct sent before = vmx_exit(TID, 0, 12), after = vmx_exit(TID + 1, 1, 12);
+
+    make_host(HARDWARE, 1);
+    add_thread(TID, TID, UNKNOWN_VCPU);
+    put(0, 1, &before);
+    read_until(UINT64_MAX);
+    find_vcpus(true);
+    world.guests[0]->gone = 1;
+    end_interval();
+    if (world.nguests != 1 || world.nthreads != 1)
+        exit(2); /* more of its events may come */
+    end_interval();
+    if (world.nguests != 0 || world.nthreads != 0)
+        exit(3);
+    put(0, 2, &after);
+    read_until(UINT64_MAX);
+    if (counts_of(TID + 1, 1)[HALTX] != 1)
+        exit(4);
+}
+
+static void test_forget(void)
+{
+    char said[4096];
+    int status = run_child(forget_last_thread, said, sizeof(said));
+
+    if (!ok(status == 0 && said[0] == '\0',
+            "a CPU's next event counts though its last thread is gone"))
+        note("status %d, stderr: %.300s", status, said);
+}
+
+/* Makes a guest with a thread, which ran its vCPU 3 and is to be recorded. */
+static struct thread *make_saved(void)
+{
+    static struct thread t;
+
+    clear();
+    t = (struct thread){.tid = TID, .known = TOLD, .vcpu = add_vcpu(7, 3)};
+    t.guest = guest_of(7, 0);
+    options.write = output.name = "web.dat";
+    return &t;
+}
+
+/* Saves as many threads as a recording tells of one guest, each twice, and two more. */
+static void save_too_many(void)
+{
+    struct thread *t = make_saved();
+
+    for (unsigned i = 0; i < 2 * MAX_ENTRIES + 2; i++) {
+        t->tid = (int)(i < 2 * MAX_ENTRIES ? i / 2 + 1 : i);
+        save_thread(t);
+    }
+    exit(unify_entries(&t->guest->ended) == MAX_ENTRIES ? 0 : 1);
+}
+
+static void test_entries(void)
+{
+    struct thread *t = make_saved();
+    char said[4096];
+
+    for (int i = 0; i < 5; i++) {
+        t->tid = TID + i % 2;
+        save_thread(t);
+    }
+    ok(unify_entries(&t->guest->ended) == 2, "a thread that ran a vCPU is recorded once");
+    options.write = output.name = NULL;
+    clear();
+    int status = run_child(save_too_many, said, sizeof(said));
+    ok(status == 0, "as many threads as -r can take are recorded");
+    is_text(said,
+        "kvmstat: web.dat: process 7: too many threads: the recording does not tell which vCPUs "
+        "they ran (record for a shorter time, or with -p)\n",
+        "and that there were more is said, once");
+}
+
+static const struct test threads_tests[] = {
+    {"processes", test_processes},
+    {"ending", test_ending},
+    {"used_again", test_used_again},
+    {"used_again_software", test_used_again_software},
+    {"ignored", test_ignored},
+    {"threads", test_threads},
+    {"find_vcpu", test_find_vcpu},
+    {"moved", test_moved},
+    {"forget", test_forget},
+    {"entries", test_entries},
+};
