@@ -56,7 +56,7 @@
 
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64 /* a recording can have more than 2 GiB, on 32-bit systems too */
-#define _TIME_BITS 64        /* and be made after 2038 */
+#define _TIME_BITS 64        /* a recording can be made after 2038, on 32-bit systems too */
 #include <ctype.h>
 #include <dirent.h>
 #include <endian.h>
@@ -92,24 +92,26 @@
 
 #define VERSION "1.3"
 
-#define NSEC 1000000000u        /* nanoseconds a second */
-#define DEFAULT_KIB 2048        /* -b: of buffer for each CPU */
-#define BIRTHS (1u << 16)       /* births of threads and processes that are remembered */
-#define MAX_COMMANDS (1u << 20) /* bytes of threads' names that are recorded, or read */
+#define NSEC 1000000000u        /* nanoseconds in a second */
+#define DEFAULT_KIB 2048        /* -b: default KiB of each per-CPU buffer */
+#define BIRTHS (1u << 16)       /* slots for the births of threads and processes */
+#define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records, or -r reads */
 #define MAX_NAME 1023           /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
-#define OTHER_KEYS UINT64_MAX   /* -e: the key of those with the least counts beyond MAX_KEYS */
-#define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: the key of an exit, while no event has told it yet */
+#define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
+#define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e mmio: an exit's, until kvm_mmio tells its address */
 
 /*
- * The model: what is counted of whom, and what events are.  Its state is at the end.
+ * The model: whose events are counted, what is counted, and what an event is.  The variables that
+ * hold the state are at the end of this part.  Times without another unit are nanoseconds of the
+ * trace clock.
  */
 
-/* A growing text. */
+/* A string that grows, see put_bytes(). */
 struct text {
-    char *s;      /* its bytes, no NUL after them */
-    size_t size;  /* how many */
-    size_t space; /* how many fit */
+    char *s;      /* its bytes, with no NUL after them */
+    size_t size;  /* number of bytes */
+    size_t space; /* number of bytes that fit */
 };
 
 /* What is counted, in the order of the columns. */
@@ -118,100 +120,104 @@ enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTER
 /* The tables that can be reported: the usual one, and those of -e. */
 enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
 
-/* What a vCPU's exits, or accesses to a device, were for: a row of -e. */
+/* An exit reason, or a device's address or port with the direction of access: a row of -e. */
 struct key {
-    uint64_t id;    /* which; the table's name_key() knows its parts */
-    uint64_t count; /* how often since the last report */
-    uint64_t timed; /* how often its end was seen since then */
-    uint64_t total; /* of these: nanoseconds in all, */
-    uint64_t min;   /* of the shortest */
-    uint64_t max;   /* and of the longest */
+    uint64_t id;    /* the reason, or address or port; its table's name_key() decodes it */
+    uint64_t count; /* occurrences since the last report */
+    uint64_t timed; /* number of durations measured since the last report */
+    uint64_t total; /* sum of these durations, in nanoseconds */
+    uint64_t min;   /* the shortest of them, in nanoseconds */
+    uint64_t max;   /* the longest of them, in nanoseconds */
 };
 
-/* What was counted. */
+/* The counts of a vCPU, or of a thread whose vCPU is not known yet. */
 struct tally {
     uint64_t counts[NCOUNTERS]; /* since the last report */
-    struct key *keys;           /* -e: in order of id */
-    size_t nkeys;               /* how many */
-    uint64_t open;              /* the key whose end is awaited */
-    uint64_t since;             /* when that began; 0 if none is awaited */
+    struct key *keys;           /* -e: those of the interval, in order of id */
+    size_t nkeys;               /* number of keys */
+    uint64_t open;              /* id of the key whose end is awaited, unless since is 0 */
+    uint64_t since;             /* stamp of that key's begin; 0: no end is awaited */
 };
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
-    bool present;               /* a virtual machine has it now */
-    bool recent;                /* it was present since the last report */
-    int instance;               /* -m: its id in PCP; 0: none yet */
-    bool found;                 /* the look that is under way has seen it */
-    uint64_t first;             /* end of the first interval at whose end it was there, or 0;
-                                   -r: 0 if that is not told, UINT64_MAX if there was none */
-    uint64_t last;              /* the same of the last one */
-    struct tally tally;         /* its counts */
-    uint64_t totals[NCOUNTERS]; /* -m: the same since it was first seen */
+    bool present;               /* its guest has it now; -r: had it in the interval */
+    bool recent;                /* it was present at some time since the last report */
+    int instance;               /* -m: its instance id in PCP; 0: none yet */
+    bool found;                 /* take_descriptors(): its process has a descriptor of it */
+    uint64_t first;             /* first start or end of an interval with it present; 0: none yet;
+                                   -r: 0: not recorded; UINT64_MAX: none */
+    uint64_t last;              /* last one; 0: none yet; -r: UINT64_MAX: not recorded */
+    struct tally tally;         /* its counts since the last report */
+    uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
 };
 
-/* A process that has virtual machines, or had them when it was last heard of. */
+/*
+ * A process that has virtual machines, had some when it was last looked at, or is named by -p.
+ * With -r, process 0 stands for all those that are too many to be told apart.
+ */
 struct guest {
-    int pid;             /* the process (not the thread) */
-    uint64_t started;    /* when the process did, in clock ticks since boot; 0 if nothing tells */
-    char *name;          /* -m, -n, -w: the guest's name, as bytes; else NULL */
-    uint64_t ask_at;     /* when to ask for that again, by CLOCK_MONOTONIC; 0: it is known */
-    struct vcpu **vcpus; /* in order of their numbers */
-    size_t nvcpus;       /* how many */
+    int pid;             /* the process id (not a thread id) */
+    uint64_t started;    /* when the process started, in clock ticks since boot; 0: not known */
+    char *name;          /* -m, -n, -w, or if a recording tells it: the guest's name, unescaped;
+                            else NULL */
+    uint64_t ask_at;     /* when to ask for the name again, by CLOCK_MONOTONIC; 0: never */
+    struct vcpu **vcpus; /* its vCPUs, in order of their numbers */
+    size_t nvcpus;       /* number of vcpus */
     bool asked;          /* -p asks for it, or there is no -p */
-    bool former;         /* its pid is that of another process by now */
+    bool former;         /* its pid is the id of another process or thread by now */
     bool reused;         /* -m: its pid was that of another guest before */
-    uint64_t gone;       /* when the process was found to have ended; 0 if it was not */
-    bool has_threads;    /* that may have events to come */
-    bool forgotten;      /* it is about to be freed */
-    bool looked_for;     /* one of its threads' vCPUs is being looked for */
-    bool stale;          /* it may have other vCPUs than those that are known */
-    uint64_t unsettled;  /* until then a virtual machine may be made that was announced */
-    size_t machines;     /* descriptors of virtual machines that it has */
-    size_t directories;  /* of debugfs, of virtual machines that are its own */
+    uint64_t gone;       /* when the process was found to have ended; 0: it was not */
+    bool has_threads;    /* some of its threads may have events to come */
+    bool forgotten;      /* forget_guests() is about to free it */
+    bool looked_for;     /* find_vcpus() looks for the vCPU of one of its threads */
+    bool stale;          /* its vCPUs may have changed since its descriptors were read */
+    uint64_t unsettled;  /* until then, an announced virtual machine's descriptor may appear */
+    size_t machines;     /* number of its descriptors of virtual machines */
+    size_t directories;  /* number of its virtual machines' directories in debugfs */
     bool nameless;       /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
-    bool large;          /* its descriptors took long to read: others come before it */
-    size_t nthreads;     /* -r: its threads with events */
-    struct text ended;   /* -w: of its threads that ended, as in a GUEST option */
+    bool large;          /* its descriptors took long to read: those of others are read first */
+    size_t nthreads;     /* -r: number of its threads that had events */
+    struct text ended;   /* -w: entries of its ended threads, as in a GUEST option */
 };
 
 /* How a thread's last exit is counted. */
 enum last_exit {
-    SETTLED, /* in its column, or in none */
-    FAULT,   /* in mmiox if a kvm_mmio follows, else in eptv */
-    OTHER    /* in mmiox if a kvm_mmio follows, else in none */
+    SETTLED, /* it is counted in its column, or has none */
+    FAULT,   /* it counts in mmiox if a kvm_mmio follows, else in eptv */
+    OTHER    /* it counts in mmiox if a kvm_mmio follows, else in no column */
 };
 
 /* How it is known which vCPU a thread runs. */
 enum knowledge {
-    FOUND, /* it was looked for; or was not yet, or in vain: then nothing tells */
-    TOLD,  /* its events carry the vCPU's number */
-    MIXED  /* they do not, and it ran more than one; or its recording says that nothing told */
+    FOUND, /* by a search, if vcpu is not NULL; else none was made yet, or it was in vain */
+    TOLD,  /* by its events, which carry the vCPU's number */
+    MIXED  /* not at all: it ran more than one, or its recording says that nothing told */
 };
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;              /* its id */
-    uint64_t gone;        /* when it was found to have ended; 0 if it was not */
-    struct guest *guest;  /* its process; NULL if its id is a new thread's, which had no event */
+    int tid;              /* thread id; 0: about to be freed; < 0: see recalled_thread_of() */
+    uint64_t gone;        /* when it was found to have ended; 0: it was not */
+    struct guest *guest;  /* its process; NULL: a new thread has the id, but had no event yet */
     struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
-    struct tally *tally;  /* where its events count: in vcpu, or in pending */
-    struct tally pending; /* counts that no event has given to a vCPU yet */
+    struct tally *tally;  /* where its events count: the vCPU's tally, or pending */
+    struct tally pending; /* counts that were not given to a vCPU yet */
     enum knowledge known; /* how vcpu is known */
-    long ran_last;        /* debugfs: the one vCPU that it ran last; -1 none; else UNKNOWN_VCPU */
-    bool is_new;          /* vCPUs were not looked for since its first event */
-    bool active;          /* it had an event since the last report */
-    enum last_exit last_exit;   /* what is known of its last exit */
-    bool in_mmio;               /* its last event was kvm_userspace_exit, for MMIO */
-    uint64_t exit_time;         /* the last exit's stamp */
-    struct stream *exit_stream; /* where the last exit was read */
+    long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
+    bool is_new;          /* its vCPU was not looked for since its first event */
+    bool active;          /* since the last report, it had an event or an exit was settled */
+    enum last_exit last_exit;   /* how its last exit is counted */
+    bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
+    uint64_t exit_time;         /* stamp of its last kvm_exit */
+    struct stream *exit_stream; /* stream in which its last kvm_exit was read */
 };
 
-/* What is known of a thread's start. */
+/* Which process a thread belongs to, as its start or procfs told. */
 struct birth {
-    int tid; /* the thread; 0: none */
-    int pid; /* its process; 0 if nothing tells */
+    int tid; /* thread id; 0: the slot is empty */
+    int pid; /* its process id; 0: not known */
 };
 
 /* Fields of trace events that are read; field_names[] has their names. */
@@ -233,128 +239,137 @@ enum field_name {
     RW,
     PORT,
     CLONE_FLAGS,
-    SYMBOL, /* whichever it is that print fmt has the first table of names for */
+    SYMBOL, /* the field, of any name, that print fmt's first table of names is for */
     NFIELDS
 };
 
-/* Where a value is in an event, or on a sub-buffer's header. */
+/* Where a value is in an event, or in a sub-buffer's header. */
 struct field {
     size_t offset; /* bytes from the start */
-    size_t size;   /* bytes: 1, 2, 4 or 8; 0 if there is no such field */
+    size_t size;   /* bytes: 1, 2, 4 or 8; 0: there is no such field */
 };
 
-/* A page of a per-CPU buffer as events/header_page describes it. */
+/* The layout of a sub-buffer, as events/header_page describes it. */
 struct page_layout {
     struct field time;   /* the time stamp that the first event's delta adds to */
-    struct field commit; /* length of the data, and the COMMIT flags */
-    size_t data;         /* where the events start */
-    size_t size;         /* of the page in all, bytes */
+    struct field commit; /* the length of the data, and the COMMIT flags */
+    size_t data;         /* offset of the first event */
+    size_t size;         /* bytes of the whole sub-buffer */
 };
 
 /* A place in a sub-buffer. */
 struct subbuf {
     const uint8_t *data; /* the events */
-    size_t size;         /* bytes of them */
-    size_t at;           /* offset of the next one */
-    uint64_t time;       /* of the last one, in the trace clock's nanoseconds */
-    bool missed;         /* events were lost just before this sub-buffer ... */
-    uint64_t lost;       /* ... so many, if it tells; else 0 */
+    size_t size;         /* bytes of the events */
+    size_t at;           /* offset of the next event in data */
+    uint64_t time;       /* stamp of the last event taken; before, the header's */
+    bool missed;         /* events were lost before the next event ... */
+    uint64_t lost;       /* ... so many just before this sub-buffer; 0: not told */
 };
 
 /* An event. */
 struct record {
     uint64_t time;                 /* its stamp, in the trace clock's nanoseconds */
     const uint8_t *data;           /* its fields, common_type first */
-    size_t size;                   /* bytes of them */
-    const struct event_type *type; /* what it is; NULL: not told yet, or kvmstat does not know it */
+    size_t size;                   /* bytes of the fields */
+    const struct event_type *type; /* its type; NULL: not looked up yet, or not wanted */
 };
 
-/* A CPU's events. */
+/* A per-CPU buffer, or a CPU's sub-buffers in a recording, and the next event of these. */
 struct stream {
-    int cpu;               /* its number */
-    int fd;                /* trace_pipe_raw, or the recording */
-    uint64_t at;           /* -r: where in it the next bytes are that were not read yet ... */
-    uint64_t left;         /* ... and how many they are */
-    bool ready;            /* it has something that was not read yet; live: by poll_streams() */
-    uint8_t *pages;        /* what was read; NULL before the first time */
-    size_t nbytes;         /* of it, whole sub-buffers */
-    size_t used;           /* of these, up to the end of the sub-buffer that is being read */
-    struct subbuf subbuf;  /* the place in that */
+    int cpu;               /* the CPU's number */
+    int fd;                /* file descriptor of trace_pipe_raw, or of the recording */
+    uint64_t at;           /* -r: offset in fd of the bytes that were not read yet ... */
+    uint64_t left;         /* ... and their number */
+    bool ready;            /* poll_streams() saw something to read; -r: always true */
+    uint8_t *pages;        /* what was read last; NULL before the first read */
+    size_t nbytes;         /* number of bytes read to pages, whole sub-buffers */
+    size_t used;           /* number of these up to the end of the open sub-buffer */
+    struct subbuf subbuf;  /* the place in the open sub-buffer */
     struct record next;    /* the next event, if has_next */
-    bool has_next;         /* there is one */
+    bool has_next;         /* there is a next event */
     uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
-    uint64_t lost;         /* events lost since the last report */
-    bool lost_more;        /* and more, which nothing told the number of */
-    int saved;             /* -w: its sub-buffers up to now, in an unnamed file; or -1 */
-    uint64_t saved_size;   /* bytes of that */
-    bool marked;           /* -w: the next one tells that events may be missing before it */
-    uint64_t gap;          /* stamp of the first event after the last loss; 0 if none */
-    struct thread *thread; /* that of the last event: most often the next one's too */
+    uint64_t lost;         /* events lost since the last report ... */
+    bool lost_more;        /* ... and further ones, whose number nothing told */
+    int saved;             /* -w: an unnamed file of the sub-buffers read up to now; or -1 */
+    uint64_t saved_size;   /* bytes in saved */
+    bool marked;           /* -w: the next sub-buffer is saved as one with a loss before it */
+    uint64_t gap;          /* stamp of the first event after the last loss; 0: no loss yet */
+    struct thread *thread; /* thread of the last event, most often the next one's too; or NULL */
 };
 
 /* Kinds of hosts, as bits, by the events that tell of exits there. */
 enum host_kind {
-    SOFTWARE_HOST =
-        1,          /* the software backend, kvm_pvm, alone: kvm_userspace_exit, and no kvm_exit */
-    X86_HOST = 2,   /* Intel's and AMD's kvm_exit */
-    ARM64_HOST = 4, /* that of arm64 */
-    OTHER_HOST = 8, /* another kvm_exit */
+    SOFTWARE_HOST = 1, /* only the software backend, kvm_pvm: kvm_userspace_exit, and no kvm_exit */
+    X86_HOST = 2,      /* Intel's and AMD's kvm_exit */
+    ARM64_HOST = 4,    /* arm64's kvm_exit */
+    OTHER_HOST = 8,    /* another kvm_exit */
     HARDWARE_HOSTS = X86_HOST | ARM64_HOST | OTHER_HOST,
     ALL_HOSTS = SOFTWARE_HOST | HARDWARE_HOSTS
 };
 
-/* What a trace event is to a table. */
+/* How a table uses a trace event.  Hosts are enum host_kind. */
 struct use {
-    unsigned hosts; /* enum host_kind: where the table uses it, if it is there */
-    unsigned
-        needed; /* enum host_kind: of these, where the table's zeros would be wrong without it */
+    unsigned hosts;  /* those where the table uses the event, if they have it */
+    unsigned needed; /* those that could fire it, so that a column would wrongly be 0 without it */
     void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
 };
 
-/* A trace event that kvmstat can count. */
+/* A trace event that kvmstat can use. */
 struct event_type {
-    const char *name;             /* under events/ */
-    enum counter counter;         /* the column of those that count_event() counts */
-    struct use uses[NTABLES];     /* by table */
-    int id;                       /* its common_type; 0 if there is no such event */
+    const char *name;             /* its path under events/ */
+    enum counter counter;         /* the column in which count_event() counts it */
+    struct use uses[NTABLES];     /* by enum table */
+    int id;                       /* its common_type; 0: there is no such event */
     bool wanted;                  /* the table that is reported uses it on this host */
     struct field fields[NFIELDS]; /* where its fields are */
-    char *print;                  /* -e: how trace prints it: what names its reasons have */
+    char *print;                  /* -e vmexit: its print fmt, with names of reasons; else NULL */
 };
 
 /*
- * Where events come from: this host, or a recording.  What both do in ways of their own.  Times
- * are those of the trace clock, in nanoseconds.
+ * A source of events: this host, or a recording.  The functions do what the two do in different
+ * ways.  Times are those of the trace clock, in nanoseconds.
  */
 struct source {
-    /* Reads the next pages of s, whole sub-buffers, to s->pages; false if there are none now. */
+    /* Reads the next sub-buffers of s to s->pages.  Returns false if there are none now. */
     bool (*read_pages)(struct stream *s);
     /* Adds to s what its CPU lost before the sub-buffer that was just opened. */
     void (*add_lost)(struct stream *s);
-    /* Says what was lost, a list of numbers and CPUs. */
+    /* Prints what was lost: list has numbers of events and their CPUs. */
     void (*say_lost)(const struct text *list);
-    /* Says what of s cannot be true and ends kvmstat; or gives s no events, if that explains it. */
+    /* Says what of s cannot be true and ends kvmstat; or empties s, if others' changes explain it.
+     */
     void (*refuse)(struct stream *s, const char *what);
-    /* Puts the name of thread tid, cut to size bytes, in name; false if it is not known. */
+    /* Puts the name of thread tid, cut to size bytes, in name.  Returns false if it is not known.
+     */
     bool (*comm_of)(int tid, char *name, size_t size);
-    /* The process of the thread that had the id tid then, and of whose events none was counted. */
+    /*
+     * Returns the process id of the thread that had the id tid then, and of whose events none was
+     * counted; 0 if it is not known.
+     */
     int (*process_of)(int tid, uint64_t time);
-    /* The thread that had the id tid then, new if need be; NULL if nothing tells whose it is. */
+    /* Returns the thread that had the id tid then, new if need be; NULL: process not known. */
     struct thread *(*thread_of)(int tid, uint64_t time);
-    /* Finds out about the process of g, which was not known before the given time. */
+    /* Finds out about the process that had the id g->pid at that time; g is new. */
     void (*meet_guest)(struct guest *g, uint64_t time);
-    /* The vCPU that what t counted up to now belongs to; NULL if nothing tells. */
+    /* Returns the vCPU that the pending counts of t belong to; NULL if nothing tells. */
     struct vcpu *(*find_vcpu)(struct thread *t);
-    /* The id child was given to a new thread of process pid, or to that process, at that time. */
+    /*
+     * Called when the id child was given to a new thread of process pid, or to that process, at
+     * that time: ends the thread or process that had the id before.
+     */
     void (*end_former)(int child, int pid, uint64_t time);
-    /* Whether no more than the n guests, vCPUs or threads that there are can be told apart. */
+    /* Returns whether n guests, vCPUs or threads are as many as can be told apart. */
     bool (*is_full)(size_t n);
-    /* From the trace clock's zero to 1970, in whole microseconds; 0 if nothing tells. */
+    /*
+     * Returns the nanoseconds from 1970 to the trace clock's zero, in whole microseconds; 0 if
+     * nothing tells.
+     */
     uint64_t (*to_epoch)(void);
     size_t max_keys; /* -e: keys of all vCPUs that are told apart in an interval */
 };
 
-/* The one that is reported. */
+/* The source that is reported. */
 static const struct source *source;
 
 /* What the user asked for. */
@@ -365,47 +380,47 @@ static struct {
     char stamp;        /* -T: `d', `u' or 0 */
     enum table table;  /* -e */
     char order;        /* -k: `c', `t' or 0 */
-    uint64_t kib;      /* -b: of buffer for each CPU */
-    int *pids;         /* -p */
-    size_t npids;      /* how many; 0 for all processes */
+    uint64_t kib;      /* -b: KiB of each per-CPU buffer */
+    int *pids;         /* -p: process ids */
+    size_t npids;      /* number of pids; 0: all processes are reported */
     const char *read;  /* -r: the recording to report; else NULL */
     const char *write; /* -w: the recording to make; else NULL */
-    uint64_t interval; /* nanoseconds; 0 if none was given */
-    int decimals;      /* that interval was given with */
-    uint64_t count;    /* reports; 0 for ever */
+    uint64_t interval; /* nanoseconds; 0: none was given */
+    int decimals;      /* number of decimals that the interval was given with */
+    uint64_t count;    /* number of reports; 0: no limit */
 } options;
 
-/* What is read, of the instance or of a recording. */
+/* What is read, of the instance or of a recording.  Times are those of the trace clock. */
 static struct {
-    struct page_layout page; /* of its sub-buffers */
+    struct page_layout page; /* layout of the sub-buffers */
     size_t chunk;            /* bytes of a stream that are read at a time */
-    struct stream *streams;  /* the CPUs that have some */
-    size_t nstreams;         /* how many */
-    struct stream **heap;    /* room for nstreams: those with an event to count */
-    uint64_t start;          /* of the first interval; no event before it counts */
-    uint64_t drained;        /* all events before were counted */
-    uint64_t gap;            /* the latest of the streams' gaps */
+    struct stream *streams;  /* the per-CPU buffers; -r: those that have sub-buffers */
+    size_t nstreams;         /* number of streams */
+    struct stream **heap;    /* room for nstreams: the streams with an event to count */
+    uint64_t start;          /* start of the first interval; no event before it counts */
+    uint64_t drained;        /* all events before this time were counted */
+    uint64_t gap;            /* the latest gap of all streams, or mended if that is later */
     uint64_t mended;         /* when others' changes were last set right; 0: there were none */
-    uint64_t lost;           /* events, of which the reports up to now told */
-    size_t nkeys;            /* -e: how many all tallies have */
-    bool lossy;              /* some report lost events, or has what is told apart too little */
+    uint64_t lost;           /* number of events that the reports up to now told to be lost */
+    size_t nkeys;            /* -e: number of keys in all tallies */
+    bool lossy;              /* something is missing or lumped together: the exit status is 3 */
 } reading;
 
 /* The guests, and the threads that run their vCPUs. */
 static struct {
-    struct guest **guests;       /* in order of pid */
-    size_t nguests;              /* how many */
-    struct thread **threads;     /* open hash table by tid */
-    size_t nthreads;             /* how many */
-    size_t space;                /* slots of the table, a power of two */
-    uint64_t odd;                /* the table's multiplier, which nobody else knows */
-    size_t nvcpus;               /* how many all guests have */
-    bool any_new;                /* a thread is_new */
+    struct guest **guests;       /* all guests, in order of pid */
+    size_t nguests;              /* number of guests */
+    struct thread **threads;     /* open hash table by tid, see thread_slot() */
+    size_t nthreads;             /* number of threads */
+    size_t space;                /* slots of the hash table, a power of two */
+    uint64_t odd;                /* multiplier of the hash table, random: nobody else knows it */
+    size_t nvcpus;               /* number of vCPUs of all guests */
+    bool any_new;                /* some thread is_new */
     uint64_t unknown;            /* events since the last report of threads of unknown processes */
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
 } world;
 
-/* What is called before it is defined: the end of kvmstat, and what -w saves. */
+/* Functions that are called before they are defined: they end kvmstat, or save what -w records. */
 static _Noreturn void leave(int status);
 static _Noreturn void leave_by_signal(int sig);
 static void save_command(int tid);
@@ -417,20 +432,20 @@ static void save_subbuf(struct stream *s);
  * Helpers of all parts.
  */
 
-/* Whether a recording is reported, not this host. */
+/* Returns whether a recording is reported (-r), not this host. */
 static bool is_recorded(void)
 {
     return options.read != NULL;
 }
 
-/* The signal that asks for the end, or 0. */
+/* The first signal that asked kvmstat to end; 0 if none did. */
 static volatile sig_atomic_t signalled;
 
-/* The signals that do. */
+/* The signals that ask kvmstat to end; SIGALRM comes from on_signal(). */
 static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM};
 enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
-/* Lets the signals through that ask for the end, or keeps them back. */
+/* Blocks the signals in endings, or unblocks them.  Sets *old to the signal mask before. */
 static void block_signals(bool block, sigset_t *old)
 {
     sigset_t set;
@@ -442,9 +457,9 @@ static void block_signals(bool block, sigset_t *old)
 }
 
 /*
- * Writes the size bytes at s to fd, with one call unless the kernel takes less, however long
- * that takes, but only until a signal asks for the end: one that came just before write() has
- * another one follow, see on_signal().  0, or what errno was.
+ * Writes the size bytes at s to fd, waiting for the reader; with one write() unless the kernel
+ * takes fewer bytes.  Only a signal that ends kvmstat stops it: if one comes just before write(),
+ * on_signal() has another one follow.  Returns 0, also if a signal stopped it, or an errno.
  */
 static int write_patiently(int fd, const char *s, size_t size)
 {
@@ -452,7 +467,7 @@ static int write_patiently(int fd, const char *s, size_t size)
     size_t done = 0;
     int error = 0;
 
-    block_signals(false, &before); /* the reader may never read on */
+    block_signals(false, &before); /* or kvmstat would wait for ever if the reader never reads on */
     do {
         ssize_t r = write(fd, s + done, size - done);
         if (r >= 0)
@@ -466,7 +481,7 @@ static int write_patiently(int fd, const char *s, size_t size)
     return error;
 }
 
-/* Prints one line to stderr. */
+/* Prints a message to stderr, as one line that begins with "kvmstat: ". */
 static void complain_with(const char *format, va_list args)
 {
     static char line[1 << 16];
@@ -478,7 +493,7 @@ static void complain_with(const char *format, va_list args)
     write_patiently(STDERR_FILENO, line, size);
 }
 
-/* The same. */
+/* Prints a message to stderr, as one line that begins with "kvmstat: ". */
 __attribute__((format(printf, 1, 2))) static void complain(const char *format, ...)
 {
     va_list args;
@@ -488,7 +503,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
     va_end(args);
 }
 
-/* Prints one line of error to stderr and ends kvmstat with status 1. */
+/* Prints an error message to stderr, as complain() does, and ends kvmstat with status 1. */
 __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
 {
     va_list args;
@@ -499,7 +514,7 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *for
     leave(1);
 }
 
-/* realloc() for n objects of the given size, which ends kvmstat if there is no memory. */
+/* realloc() for n objects of size bytes, which must not be 0.  Ends kvmstat if memory is short. */
 static void *resize(void *p, size_t n, size_t size)
 {
     void *q = n > SIZE_MAX / size ? NULL : realloc(p, n * size);
@@ -509,7 +524,7 @@ static void *resize(void *p, size_t n, size_t size)
     return q;
 }
 
-/* strdup(), which ends kvmstat if there is no memory. */
+/* strdup().  Ends kvmstat if memory is short. */
 static char *copy(const char *s)
 {
     size_t size = strlen(s) + 1;
@@ -518,36 +533,37 @@ static char *copy(const char *s)
 }
 
 /*
- * Makes room for one more object of the given size behind the n at p, which were
- * all put there so.  Its cost does not grow with n.
+ * Makes room for one more object of size bytes behind the n at p, each of which was added by grow()
+ * or insert().  Its mean cost does not grow with n.  Returns the array, which may have moved; ends
+ * kvmstat if memory is short.
  */
 static void *grow(void *p, size_t n, size_t size)
 {
     return (n & (n - 1)) == 0 ? resize(p, n == 0 ? 1 : n * 2, size) : p;
 }
 
-/* grow(), with the room at place i, before the objects that are there and behind it. */
+/* Like grow(), but the room is at index i: moves the objects from there on up by one. */
 static void *insert(void *p, size_t n, size_t size, size_t i)
 {
-    char *q = grow(p, n, size); /* may end kvmstat, which still looks at the n then */
+    char *q = grow(p, n, size); /* if this ends kvmstat, the n objects are still looked at */
 
     memmove(q + (i + 1) * size, q + i * size, (n - i) * size);
     return q;
 }
 
-/* A new object of the given size, all zero. */
+/* Returns a new object of size bytes, all zero.  Ends kvmstat if memory is short. */
 static void *create(size_t size)
 {
     return memset(resize(NULL, 1, size), 0, size);
 }
 
 /*
- * Nanoseconds that CLOCK_MONOTONIC is ahead of that of events in this time name space
+ * Nanoseconds that CLOCK_MONOTONIC is ahead of the events' clock in kvmstat's time name space
  * (Linux 5.6); modulo 2^64 if it is behind.
  */
 static uint64_t clock_offset;
 
-/* The time of clock, in nanoseconds; of CLOCK_MONOTONIC, as events have it. */
+/* Returns the time of clock in nanoseconds; that of CLOCK_MONOTONIC as events' stamps have it. */
 static uint64_t now(clockid_t clock)
 {
     struct timespec t;
@@ -557,7 +573,10 @@ static uint64_t now(clockid_t clock)
            (clock == CLOCK_MONOTONIC ? clock_offset : 0);
 }
 
-/* The unsigned little-endian number at p, of 1, 2, 4 or 8 bytes; the commonest first. */
+/*
+ * Returns the unsigned little-endian number of 1, 2, 4 or 8 bytes at p; 0 if size is another.  The
+ * commonest sizes are tested first.
+ */
 static uint64_t load(const uint8_t *p, size_t size)
 {
     uint64_t u64;
@@ -574,8 +593,8 @@ static uint64_t load(const uint8_t *p, size_t size)
 }
 
 /*
- * Parses the digits at *s, at least one, up to max (9 or more); sets *s behind
- * them.  False if there are none or the number is larger.
+ * Parses the decimal digits at *s to *value and sets *s behind them.  Returns false, and leaves *s,
+ * if there are none or the number is larger than max, which must be at least 9.
  */
 static bool parse_digits(const char **s, uint64_t max, uint64_t *value)
 {
@@ -593,7 +612,7 @@ static bool parse_digits(const char **s, uint64_t max, uint64_t *value)
     return true;
 }
 
-/* Parses s, all digits, up to INT_MAX; -1 if it is anything else. */
+/* Returns the number that s is, all digits and up to INT_MAX; -1 if s is anything else. */
 static int parse_int(const char *s)
 {
     uint64_t value;
@@ -601,27 +620,28 @@ static int parse_int(const char *s)
     return parse_digits(&s, INT_MAX, &value) && *s == '\0' ? (int)value : -1;
 }
 
-/* Makes room for size more bytes in t, and gives the place of the first. */
+/* Makes room for size more bytes in t, or ends kvmstat.  Returns where they start. */
 static char *reserve(struct text *t, size_t size)
 {
     if (t->s == NULL || t->space - t->size < size) {
         size_t space = (t->size + size) * 2 + 1;
-        t->s = resize(t->s, space, 1); /* may end kvmstat, which still writes texts then */
+        t->s = resize(t->s, space, 1); /* if this ends kvmstat, texts are still written */
         t->space = space;
     }
     return t->s + t->size;
 }
 
+/* Appends the size bytes at s, which may be NULL if size is 0. */
 static void put_bytes(struct text *t, const char *s, size_t size)
 {
     char *place = reserve(t, size);
 
-    if (size != 0) /* or s may be NULL */
+    if (size != 0) /* memcpy() must not be given NULL */
         memcpy(place, s, size);
     t->size += size;
 }
 
-/* Appends value, of 2, 4 or 8 bytes, as load() reads it. */
+/* Appends value as a little-endian number of 2, 4 or 8 bytes, as load() reads it. */
 static void put_number(struct text *t, uint64_t value, size_t size)
 {
     uint64_t u64 = htole64(value);
@@ -630,20 +650,22 @@ static void put_number(struct text *t, uint64_t value, size_t size)
 }
 
 /*
- * Characters that a terminal must not get from a name: controls (general category Cc), and what
- * cannot be seen and may change how the rest of a line reads (Cf, Zl and Zp of Unicode 16, and
- * those between tags that no character has yet).
+ * Code points that a terminal must not get from a name: controls (general category Cc), characters
+ * that cannot be seen and may change how the rest of a line reads (Cf, Zl and Zp of Unicode 16),
+ * and unassigned code points among the latter.
  */
 static const struct {
-    uint32_t first; /* code point of a range; in order of these */
-    uint32_t last;  /* the same */
+    uint32_t first; /* first code point of a range; ranges are in ascending order */
+    uint32_t last;  /* last code point of the range */
 } hidden[] = {{0, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x600, 0x605}, {0x61c, 0x61c}, {0x6dd, 0x6dd},
     {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0x180e, 0x180e}, {0x200b, 0x200f},
     {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0x110bd, 0x110bd},
     {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a},
     {0xe0000, 0xe007f}};
 
-/* The length of the valid UTF-8 sequence at s, and the character *c that it is; 0 if there is none.
+/*
+ * Returns the length in bytes of the valid UTF-8 sequence at s, and sets *c to its code point;
+ * returns 0 if there is none.
  */
 static size_t take_character(const char *s, uint32_t *c)
 {
@@ -658,14 +680,14 @@ static size_t take_character(const char *s, uint32_t *c)
     *c = size == 1 ? first : first & (0x7fu >> size);
     for (size_t i = 1; i < size; i++) {
         if ((unsigned char)s[i] >> 6 != 2)
-            return 0; /* the NUL at the end, too */
+            return 0; /* also if it is the NUL at the end */
         *c = *c << 6 | ((unsigned char)s[i] & 0x3f);
     }
     bool valid = size != 0 && *c >= least[size] && *c <= 0x10ffff && (*c < 0xd800 || *c > 0xdfff);
     return valid ? size : 0;
 }
 
-/* The length of the UTF-8 sequence at s if that is valid, and shows where it stands; else 0. */
+/* Returns the length in bytes of the UTF-8 sequence at s; 0 if it is invalid, or one of hidden. */
 static size_t printable(const char *s)
 {
     uint32_t c;
@@ -678,7 +700,7 @@ static size_t printable(const char *s)
     return size;
 }
 
-/* Cuts name to MAX_NAME bytes, in no character's middle. */
+/* Cuts name to at most MAX_NAME bytes, but not within a character. */
 static void cut_name(char *name)
 {
     size_t size = 0, length;
@@ -713,7 +735,7 @@ static void put_name(struct text *t, const char *name)
     }
 }
 
-/* The decimal digits of value, with a NUL, in the end of buf; gives where they start. */
+/* Puts the decimal digits of value and a NUL at the end of buf.  Returns where they start. */
 static char *digits(uint64_t value, char buf[static 21])
 {
     char *p = buf + 20;
@@ -725,7 +747,7 @@ static char *digits(uint64_t value, char buf[static 21])
     return p;
 }
 
-/* A copy of s that can be printed, to be freed. */
+/* Returns a copy of s, escaped by put_name(), that can be printed.  The caller frees it. */
 static char *printed(const char *s)
 {
     struct text t = {.s = NULL};
@@ -736,8 +758,8 @@ static char *printed(const char *s)
 }
 
 /*
- * Reads the file path under directory dir, up to size - 1 bytes, and puts a NUL
- * behind.  Gives the number of bytes, or -1 with errno.
+ * Reads up to size - 1 bytes of the file path, relative to directory dir, and puts a NUL behind
+ * them.  Returns the number of bytes, or -1 with errno set.
  */
 static ssize_t read_file(int dir, const char *path, char *buf, size_t size)
 {
@@ -756,7 +778,10 @@ static ssize_t read_file(int dir, const char *path, char *buf, size_t size)
     return r < 0 ? -1 : (ssize_t)n;
 }
 
-/* Writes s to the existing file path under directory dir, alone.  0, or -1 with errno. */
+/*
+ * Makes s the content of the existing file path, relative to directory dir, with one write().
+ * Returns 0, or -1 with errno set.
+ */
 static int write_file(int dir, const char *path, const char *s)
 {
     int fd = openat(dir, path, O_WRONLY | O_TRUNC | O_CLOEXEC);
@@ -771,7 +796,7 @@ static int write_file(int dir, const char *path, const char *s)
     return r == (ssize_t)size ? 0 : -1;
 }
 
-/* opendir() of path under directory dir. */
+/* opendir() of path, relative to directory dir. */
 static DIR *open_dir(int dir, const char *path)
 {
     int fd = openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -782,13 +807,16 @@ static DIR *open_dir(int dir, const char *path)
     return d;
 }
 
-/* Whether st is that of a regular file of this user's. */
+/* Returns whether st is that of a regular file that this user owns. */
 static bool is_own(const struct stat *st)
 {
     return S_ISREG(st->st_mode) && st->st_uid == geteuid();
 }
 
-/* Whether this user needs no capability to make, replace and remove files in the directory dir. */
+/*
+ * Returns whether this user owns the directory dir, and needs no capability to make, replace and
+ * remove files in it.
+ */
 static bool is_own_directory(int dir)
 {
     const mode_t needed = S_IWUSR | S_IXUSR;
@@ -797,7 +825,10 @@ static bool is_own_directory(int dir)
     return fstat(dir, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & needed) == needed;
 }
 
-/* Whether others than root and this user can write to the directory dir. */
+/*
+ * Returns whether users other than root and this one may write to the directory dir; true if that
+ * cannot be told.
+ */
 static bool is_open_to_others(int dir)
 {
     struct stat st;
@@ -807,9 +838,10 @@ static bool is_open_to_others(int dir)
 }
 
 /*
- * Finds the directory of path, and the file's name in it, which need not exist.
- * Symbolic links are followed, but none that others could have made.  Gives the
- * directory, or -1 with errno; name is empty if path names no file.
+ * Opens the directory of path with O_PATH, and sets name to the file's name in it; that file need
+ * not exist.  Follows symbolic links, but none that users other than root and this one could have
+ * made.  Returns the directory's file descriptor, or -1 with errno set: ELOOP for such a link.  If
+ * path names no file, as it ends in a slash, name is empty.
  */
 static int open_parent(const char *path, char name[static NAME_MAX + 1])
 {
@@ -830,7 +862,7 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
         name[end - word] = '\0';
         bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
         if (!is_link && last) {
-            name[*end == '/' ? 0 : end - word] = '\0'; /* what has a slash behind is no file */
+            name[*end == '/' ? 0 : end - word] = '\0'; /* with a slash behind, it is no file */
             return dir;
         }
         ssize_t size = 0;
@@ -851,7 +883,7 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
     return -1;
 }
 
-/* Says that what kvmstat wanted of object failed as errno tells, and what to do; ends it. */
+/* Prints that an operation on object failed, as errno tells, and a remedy; ends kvmstat. */
 static _Noreturn void fail_errno(const char *object)
 {
     int error = errno;
@@ -880,27 +912,27 @@ static _Noreturn void fail_errno(const char *object)
 }
 
 /*
- * Rights.  What kvmstat does not need while it reports it gives up.
+ * Rights.  kvmstat gives up those that it does not need while it reports.
  */
 
-/* Capabilities that are needed while it reports: linux/capability.h. */
+/* Capabilities that kvmstat may need while it reports, numbered as in linux/capability.h. */
 enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, SYS_PTRACE = 19 };
 
-/* What capget(2) and capset(2) are asked for. */
+/* The first argument of capget(2) and capset(2). */
 struct capability_header {
     uint32_t version; /* CAPABILITY_VERSION */
     int pid;          /* 0: this process */
 };
-#define CAPABILITY_VERSION 0x20080522 /* 3, of Linux 2.6.26: two sets of 32 capabilities */
+#define CAPABILITY_VERSION 0x20080522 /* version 3, Linux 2.6.26: two sets of 32 each */
 
-/* Capabilities, as bits. */
+/* 32 capabilities, as bits. */
 struct capability_set {
     uint32_t effective;   /* in force */
-    uint32_t permitted;   /* may be in force */
-    uint32_t inheritable; /* may be so in a program that is executed */
+    uint32_t permitted;   /* may be put in force */
+    uint32_t inheritable; /* may be permitted in a program that this one executes */
 };
 
-/* Whether one of the first 32 capabilities is in force. */
+/* Returns whether one of the first 32 capabilities is in force; true if nothing tells. */
 static bool has_capability(int capability)
 {
     struct capability_header header = {CAPABILITY_VERSION, 0};
@@ -909,15 +941,15 @@ static bool has_capability(int capability)
     return syscall(SYS_capget, &header, sets) != 0 || (sets[0].effective >> capability & 1) != 0;
 }
 
-/* Bars the ways by which a program that this process executed could have more rights again. */
+/* Ensures that no program that this process executes can have more rights than the process. */
 static void bar_privileges(void)
 {
     prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
     for (long c = 0; prctl(PR_CAPBSET_DROP, c, 0L, 0L, 0L) == 0; c++)
-        ; /* up to the last that the kernel knows */
+        ; /* until c is no capability that the kernel knows */
 }
 
-/* Gives up for good all capabilities but those of the first 32 that are bits of kept. */
+/* Gives up for good all capabilities but those in kept, which has bits of the first 32. */
 static void keep_capabilities(uint32_t kept)
 {
     struct capability_header header = {CAPABILITY_VERSION, 0};
@@ -936,25 +968,27 @@ static void keep_capabilities(uint32_t kept)
 }
 
 /*
- * Gives up for good whatever this process may do that other users may not: also by what it could
- * execute, for root has files of its own, and gets its capabilities back there.
+ * Gives up for good all rights that an ordinary user does not have.  Root becomes the user nobody:
+ * root without capabilities would still own files, and programs that it executes would have
+ * capabilities again.
  */
 static void drop_privileges(void)
 {
-    const uid_t nobody = 65534; /* as all distributions have it, and the kernel as overflowuid */
+    const uid_t nobody = 65534; /* in all distributions; also the kernel's overflowuid */
 
     bar_privileges();
     if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
                               setresuid(nobody, nobody, nobody) != 0))
-        errno = 0; /* a container may have no such user, or root there not the right to be one */
+        errno = 0; /* a container may have no such user, or its root may not change to it */
     keep_capabilities(0);
 }
 
 /*
- * Formats: of events, and of sub-buffers.  Text in, offsets out.
+ * Formats: of events, and of sub-buffers.  The kernel describes them as text, which is parsed to
+ * offsets.
  */
 
-#define COMMIT_LENGTH 0xfffffu /* a sub-buffer's commit: bytes of data; it cannot have more */
+#define COMMIT_LENGTH 0xfffffu /* bits of commit: bytes of data; there cannot be more */
 
 static const char *const field_names[NFIELDS] = {
     [COMMON_PID] = "common_pid",
@@ -974,14 +1008,14 @@ static const char *const field_names[NFIELDS] = {
     [RW] = "rw",
     [PORT] = "port",
     [CLONE_FLAGS] = "clone_flags",
-    [SYMBOL] = "?", /* no field's */
+    [SYMBOL] = "?", /* no field has this name */
 };
 
 /*
- * Takes the field descriptions in text (the file events/SYSTEM/EVENT/format, or
- * events/header_page), one at a time: sets *name to the field's name, NUL-ended
- * in place, and *f to where it is, and gives the text behind it; NULL if there is
- * no further one.
+ * Parses the first field description in text, which is the rest of a file
+ * events/SYSTEM/EVENT/format or events/header_page and is overwritten.  Sets *name to the field's
+ * name, in place, and *f to where the field is.  Returns the text behind the description, or NULL
+ * if there is no further one.
  */
 static char *next_field(char *text, char **name, struct field *f)
 {
@@ -997,14 +1031,17 @@ static char *next_field(char *text, char **name, struct field *f)
         return NULL;
     f->offset = strtoul(at + strlen("offset:"), NULL, 10);
     f->size = strtoul(size + strlen("size:"), NULL, 10);
-    /* The name is the last word before the semicolon: "unsigned int vcpu_id;" */
+    /* The name is the last word before the semicolon, as in "unsigned int vcpu_id;". */
     **name = '\0';
     while (*name > line && (isalnum((unsigned char)(*name)[-1]) || (*name)[-1] == '_'))
         --*name;
     return end + 1;
 }
 
-/* Sets type's id and fields from its format, which is destroyed; false if it is strange. */
+/*
+ * Sets type's id, fields and print from the text of its format, which is overwritten.  Returns
+ * false if the text has no valid id or no field common_pid.
+ */
 static bool parse_format(struct event_type *type, char *text)
 {
     static const char table[] = "__print_symbolic(REC->";
@@ -1033,7 +1070,10 @@ static bool parse_format(struct event_type *type, char *text)
     return type->fields[COMMON_PID].size != 0;
 }
 
-/* Sets *page from the text of events/header_page, which is destroyed; false if it is strange. */
+/*
+ * Sets *page from the text of events/header_page, which is overwritten.  Returns false if the text
+ * describes no layout that subbuf_open() can read.
+ */
 static bool parse_header_page(struct page_layout *page, char *text)
 {
     struct field f;
@@ -1057,19 +1097,19 @@ static bool parse_header_page(struct page_layout *page, char *text)
            page->commit.offset + page->commit.size <= page->data && page->size > page->data;
 }
 
-/* The value at place f of event r; 0 if that is not in it, or the place of no field. */
+/* Returns the value at f in event r; 0 if f is not within r, or there is no such field. */
 static uint64_t field_value(const struct record *r, struct field f)
 {
     return f.offset + f.size > r->size ? 0 : load(r->data + f.offset, f.size);
 }
 
-/* Whether events of r's type have the field. */
+/* Returns whether events of r's type have the field. */
 static bool has_field(const struct record *r, enum field_name field)
 {
     return r->type->fields[field].size != 0;
 }
 
-/* The value of the field of r; 0 if its type has none of that name. */
+/* Returns the value of the field of r; 0 if r's type has no such field. */
 static uint64_t value_of(const struct record *r, enum field_name field)
 {
     return field_value(r, r->type->fields[field]);
@@ -1079,22 +1119,25 @@ static uint64_t value_of(const struct record *r, enum field_name field)
  * Names of exit reasons, from print fmt of the event that tells them.
  */
 
-/* A name that the kernel has for a reason to exit. */
+/* The kernel's name of an exit reason. */
 struct symbol {
-    uint64_t value; /* the reason, of 32 bits */
-    char name[40];  /* its name, of printable characters */
+    uint64_t value; /* the reason's number, of 32 bits */
+    char name[40];  /* its name, cut to fit, in printable ASCII characters */
 };
 
 /*
- * What the kernel calls the reasons of exits, from print fmt of the event that tells them:
- * x86 has a table for VMX and one for SVM there, arm64 one for ret and one for esr_ec.
+ * The names of exit reasons, from the first two tables in print fmt of the event that tells the
+ * reasons: x86 has one table for VMX and one for SVM, arm64 one for ret and one for esr_ec.
  */
 static struct {
     struct symbol *list; /* in order of value */
-    size_t n;            /* how many */
+    size_t n;            /* number of symbols in list */
 } symbols[2];
 
-/* The sum of numbers at *s, in parentheses or not; sets *s behind them, or leaves it: none. */
+/*
+ * Returns the sum of the numbers at *s, in parentheses or not, and sets *s behind them.  If there
+ * is no number, returns 0 and leaves *s.
+ */
 static uint64_t take_sum(const char **s)
 {
     uint64_t sum = 0;
@@ -1102,7 +1145,7 @@ static uint64_t take_sum(const char **s)
 
     for (const char *next = *s;; next = *s + strspn(*s, "+")) {
         next += strspn(next, " (");
-        sum += (uint64_t)strtoll(next, &end, 0); /* -1 is one of them */
+        sum += (uint64_t)strtoll(next, &end, 0); /* signed: -1 occurs */
         if (end == next)
             return sum;
         *s = end + strspn(end, ") ");
@@ -1112,9 +1155,9 @@ static uint64_t take_sum(const char **s)
 }
 
 /*
- * Takes the next symbol { VALUE, "NAME" } in s to *symbol, its name empty if it has none;
- * gives what is behind it, or NULL if the table ends before.  A value may be a sum,
- * and a name be of several strings: { 0x040 + 6, "UD excp" }, { 2, "KVM_EXIT_" "IO" }.
+ * Parses the next symbol { VALUE, "NAME" } at s to *symbol, with an empty name if it has none.
+ * Returns the text behind the symbol, or NULL if the table ends before it.  A value may be a sum,
+ * and a name may consist of several strings: { 0x040 + 6, "UD excp" }, { 2, "KVM_EXIT_" "IO" }.
  */
 static const char *next_symbol(const char *s, struct symbol *symbol)
 {
@@ -1136,7 +1179,7 @@ static const char *next_symbol(const char *s, struct symbol *symbol)
     return *s == '}' ? s + 1 : NULL;
 }
 
-/* The place in symbols[table].list of the one with the given value, or where it would be. */
+/* Returns the index in symbols[table].list of the symbol with the value, or where it belongs. */
 static size_t symbol_index(size_t table, uint64_t value)
 {
     size_t low = 0, high = symbols[table].n;
@@ -1151,7 +1194,7 @@ static size_t symbol_index(size_t table, uint64_t value)
     return low;
 }
 
-/* Adds symbol to symbols[table], unless there is one of that value already. */
+/* Adds symbol to symbols[table], unless one with its value is there already. */
 static void add_symbol(size_t table, const struct symbol *symbol)
 {
     struct symbol *list = symbols[table].list;
@@ -1164,7 +1207,7 @@ static void add_symbol(size_t table, const struct symbol *symbol)
     list[i] = *symbol;
 }
 
-/* Sets symbols from the print fmt of an event; it may have none. */
+/* Adds to symbols those in print, the print fmt of an event, which may have none or be NULL. */
 static void parse_symbols(const char *print)
 {
     static const char table[] = "__print_symbolic(";
@@ -1182,22 +1225,28 @@ static void parse_symbols(const char *print)
 }
 
 /*
- * Sub-buffers.  Pure: they read the bytes that they are given and nothing else.
- * linux/ring_buffer.h has the layout of events, kernel/trace/ring_buffer.c that
- * of the header.
+ * Sub-buffers.  These functions depend on nothing but the bytes that they are given.
+ * linux/ring_buffer.h has the layout of events, kernel/trace/ring_buffer.c that of the header.
  */
 
-#define COMMIT_STORED 0x40000000u /* commit: how many follows the data, as a long */
-#define COMMIT_MISSED 0x80000000u /* commit: events were lost before this sub-buffer */
+#define COMMIT_STORED 0x40000000u /* flag of commit: the number lost follows the data, a long */
+#define COMMIT_MISSED 0x80000000u /* flag of commit: events were lost before this sub-buffer */
 
-#define TYPE_MASK 31u    /* an event header's low 5 bits ... */
-#define TYPE_PADDING 29u /* ... 1 to 28 are words of data, 0 has a length word */
-#define TYPE_TIME_EXTEND 30u
-#define TYPE_TIME_STAMP 31u
-#define TIME_SHIFT 27      /* bits of the time in an event header */
-#define TIME_STAMP_BITS 59 /* bits of an absolute time stamp */
+/*
+ * The type is an event header's low 5 bits.  1 to 28 is the number of 4-byte words of data; with 0,
+ * a word with the length in bytes precedes the data.
+ */
+#define TYPE_MASK 31u        /* the bits of the type */
+#define TYPE_PADDING 29u     /* no event, but room that is not used */
+#define TYPE_TIME_EXTEND 30u /* no event, but the high bits of a time delta */
+#define TYPE_TIME_STAMP 31u  /* no event, but an absolute time stamp */
+#define TIME_SHIFT 27        /* bits of the time delta in an event header */
+#define TIME_STAMP_BITS 59   /* bits of an absolute time stamp */
 
-/* Starts on the sub-buffer in the size bytes at p.  False if its header cannot be true. */
+/*
+ * Sets b to the start of the sub-buffer in the size bytes at p.  Returns false if its header, or
+ * the data that the header tells of, does not fit in these.
+ */
 static bool subbuf_open(
     struct subbuf *b, const uint8_t *p, size_t size, const struct page_layout *layout)
 {
@@ -1219,7 +1268,10 @@ static bool subbuf_open(
     return true;
 }
 
-/* Takes the next event.  1: *r is one; 0: there is no further one; -1: the bytes make no sense. */
+/*
+ * Takes the next event of b.  Returns 1 if *r is one, 0 if there is no further one, -1 if the bytes
+ * make no sense.
+ */
 static int subbuf_next(struct subbuf *b, struct record *r)
 {
     while (b->size - b->at >= 4) {
@@ -1231,18 +1283,18 @@ static int subbuf_next(struct subbuf *b, struct record *r)
         if (type != 0 && type < TYPE_PADDING) {
             length = (size_t)type * 4;
         } else if (type == TYPE_PADDING && delta == 0) {
-            return 0; /* the rest is empty */
+            return 0; /* the rest of the sub-buffer is empty */
         } else {
             if (left < 4)
                 return -1;
             word = (uint32_t)load(body, 4);
-            length = type == 0 || type == TYPE_PADDING ? word : 4; /* the word included */
+            length = type == 0 || type == TYPE_PADDING ? word : 4; /* bytes, with the word */
             skip = 4;
         }
         if (length < skip || length > left)
             return -1;
         b->at += 4 + length;
-        if (type == TYPE_TIME_STAMP) /* its five highest bits have to come from the time before */
+        if (type == TYPE_TIME_STAMP) /* its five high bits are those of the time before */
             b->time = b->time >> TIME_STAMP_BITS << TIME_STAMP_BITS;
         if (type >= TYPE_TIME_EXTEND)
             delta += (uint64_t)word << TIME_SHIFT;
@@ -1256,12 +1308,13 @@ static int subbuf_next(struct subbuf *b, struct record *r)
 }
 
 /*
- * Tallies.  With -e, one has the keys that counted something since the last report.
+ * Tallies.  With -e, a tally has a key for each reason, address or port that counted something
+ * since the last report.
  */
 
 #define MAX_KEYS 1024u /* -e: keys of a vCPU that are told apart in an interval */
 
-/* qsort(): in order of id, by which they are found. */
+/* For qsort(): ascending order of id, in which key_of() searches. */
 static int compare_ids(const void *a, const void *b)
 {
     const struct key *x = a, *y = b;
@@ -1269,7 +1322,10 @@ static int compare_ids(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* qsort(): in the order of a report, OTHER_KEYS last. */
+/*
+ * For qsort(): the order of a report, by falling count or, with -k time, by falling total time;
+ * OTHER_KEYS is last.
+ */
 static int compare_keys(const void *a, const void *b)
 {
     const struct key *x = a, *y = b;
@@ -1282,7 +1338,7 @@ static int compare_keys(const void *a, const void *b)
     return left != right ? (left > right ? -1 : 1) : compare_ids(a, b);
 }
 
-/* Adds to k what another key counted. */
+/* Adds the count and the times of other to k. */
 static void add_key(struct key *k, const struct key *other)
 {
     if (other->timed != 0 && (k->timed == 0 || other->min < k->min))
@@ -1294,7 +1350,7 @@ static void add_key(struct key *k, const struct key *other)
     k->total += other->total;
 }
 
-/* Merges the half of t's keys that a report would have last into one, OTHER_KEYS. */
+/* Merges the half of t's keys that a report would list last into the key OTHER_KEYS. */
 static void merge_keys(struct tally *t)
 {
     struct key other = {.id = OTHER_KEYS};
@@ -1309,7 +1365,11 @@ static void merge_keys(struct tally *t)
     t->nkeys = kept + 1;
 }
 
-/* The key of t with the given id, new if need be. */
+/*
+ * Returns the key of t with the given id, new if need be; valid until the next call.  If t has
+ * MAX_KEYS keys, merges half of them first.  If all tallies together have as many as the source
+ * limits them to, returns the key OTHER_KEYS in place of a new one.
+ */
 static struct key *key_of(struct tally *t, uint64_t id)
 {
     size_t low = 0, high = t->nkeys;
@@ -1336,7 +1396,7 @@ static struct key *key_of(struct tally *t, uint64_t id)
     return &t->keys[low];
 }
 
-/* Makes t ready for the next interval; what it awaits the end of it still awaits. */
+/* Clears the counts and frees the keys.  An exit that is still open stays open. */
 static void clear_tally(struct tally *t)
 {
     memset(t->counts, 0, sizeof(t->counts));
@@ -1350,7 +1410,7 @@ static void clear_tally(struct tally *t)
  * Guests, their vCPUs and the threads that run them.
  */
 
-/* The place in world.guests behind those of process ids up to pid. */
+/* Returns the index in world.guests behind all guests with a pid up to this one. */
 static size_t guest_place(int pid)
 {
     size_t low = 0, high = world.nguests;
@@ -1365,7 +1425,7 @@ static size_t guest_place(int pid)
     return low;
 }
 
-/* The guest of the process that has the id pid now; NULL if it is not known. */
+/* Returns the guest of the process that has the id pid now; NULL if it is not known. */
 static struct guest *known_guest(int pid)
 {
     size_t i = guest_place(pid);
@@ -1374,7 +1434,7 @@ static struct guest *known_guest(int pid)
     return g != NULL && g->pid == pid && !g->former ? g : NULL;
 }
 
-/* The guest of the process that had the id pid at the given time: a new one. */
+/* Makes and returns a guest of the process that had the id pid at the given time. */
 static struct guest *add_guest(int pid, uint64_t time)
 {
     struct guest *g = create(sizeof(*g));
@@ -1388,7 +1448,10 @@ static struct guest *add_guest(int pid, uint64_t time)
     return world.guests[i] = g;
 }
 
-/* The guest of the process that had the id pid at the given time, new if need be. */
+/*
+ * Returns the guest of the process that had the id pid at the given time, new if need be.  If there
+ * are too many guests to tell another one apart, returns that of process 0.
+ */
 static struct guest *guest_of(int pid, uint64_t time)
 {
     struct guest *g = known_guest(pid);
@@ -1396,11 +1459,11 @@ static struct guest *guest_of(int pid, uint64_t time)
     if (g != NULL)
         return g;
     if (pid != 0 && source->is_full(world.nguests))
-        return guest_of(0, time); /* of whatever other process */
+        return guest_of(0, time); /* stands for all further processes */
     return add_guest(pid, time);
 }
 
-/* The id of g's process is another one's since the given time: nothing more is looked up by it. */
+/* Notes that g's process lost its id at the given time: nothing more is looked up by that id. */
 static void end_guest(struct guest *g, uint64_t time)
 {
     g->former = true;
@@ -1410,7 +1473,7 @@ static void end_guest(struct guest *g, uint64_t time)
         g->gone = time;
 }
 
-/* The place of vCPU id in g->vcpus, or where it would be. */
+/* Returns the index of vCPU id in g->vcpus, or where it belongs. */
 static size_t vcpu_place(const struct guest *g, long id)
 {
     size_t low = 0, high = g->nvcpus;
@@ -1425,14 +1488,14 @@ static size_t vcpu_place(const struct guest *g, long id)
     return low;
 }
 
-/* Notes that v is there now, or is not. */
+/* Notes whether v is present now. */
 static void set_present(struct vcpu *v, bool present)
 {
     v->present = present;
     v->recent |= present;
 }
 
-/* Whether g has a vCPU with the given number, or had since the last report. */
+/* Returns whether g has a vCPU with the given number, or had one since the last report. */
 static bool has_vcpu(const struct guest *g, long id)
 {
     size_t i = vcpu_place(g, id);
@@ -1440,7 +1503,10 @@ static bool has_vcpu(const struct guest *g, long id)
     return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->recent;
 }
 
-/* The vCPU of g with the given number, new if need be. */
+/*
+ * Returns the vCPU of g with the given number, new if need be.  If there are too many vCPUs to tell
+ * another one apart, returns g's vCPU UNKNOWN_VCPU.
+ */
 static struct vcpu *vcpu_of(struct guest *g, long id)
 {
     size_t i = vcpu_place(g, id);
@@ -1458,8 +1524,9 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
 }
 
 /*
- * The number of the only vCPU that g has or, if its process is about to end and has none any
- * more, had since the last report; -1 if there is none, or more of them.
+ * Returns the number of the only vCPU that g has.  If g has none any more, as its process is about
+ * to end, returns the number of the only vCPU that it had since the last report.  Returns -1 if
+ * there is none, or more than one.
  */
 static long only_vcpu(const struct guest *g)
 {
@@ -1482,10 +1549,10 @@ static long only_vcpu(const struct guest *g)
     return nrecent == 1 ? recent->id : -1;
 }
 
-/* The slot of tid in world.threads, or the empty one where it belongs. */
+/* Returns the slot of thread tid in world.threads, or the empty one where it belongs. */
 static struct thread **thread_slot(int tid)
 {
-    /* The product's high bits are the well mixed ones; who does not know world.odd cannot aim. */
+    /* The product's high bits are well mixed; without world.odd, nobody can cause collisions. */
     size_t i = (size_t)(((uint32_t)tid * world.odd >> 32) * world.space >> 32);
 
     while (world.threads[i] != NULL && world.threads[i]->tid != tid)
@@ -1493,13 +1560,13 @@ static struct thread **thread_slot(int tid)
     return &world.threads[i];
 }
 
-/* The thread tid; NULL if it is not known. */
+/* Returns the thread tid, or NULL if it is not known.  The thread's guest may be NULL. */
 static struct thread *known_thread(int tid)
 {
     return world.space == 0 ? NULL : *thread_slot(tid);
 }
 
-/* Gives the table of threads the given number of slots, and leaves the dropped ones (tid 0) out. */
+/* Gives the table of threads space slots, a power of two, and frees dropped threads (tid 0). */
 static void rebuild_threads(size_t space)
 {
     struct thread **old = world.threads;
@@ -1520,7 +1587,7 @@ static void rebuild_threads(size_t space)
     free(old);
 }
 
-/* The thread with the id tid, new if need be, and then of g. */
+/* Returns the thread tid, new if need be.  A new one, or one without a guest, becomes g's. */
 static struct thread *thread_of(int tid, struct guest *g)
 {
     if (world.nthreads * 2 >= world.space)
@@ -1540,15 +1607,15 @@ static struct thread *thread_of(int tid, struct guest *g)
     return t;
 }
 
-/* The place of what is known of thread tid's birth: it may have another thread's. */
+/* Returns the slot for the birth of thread tid, which may have another thread's birth. */
 static struct birth *birth_of(int tid)
 {
     return &world.births[(unsigned)tid % BIRTHS];
 }
 
 /*
- * The process of the thread that had the id tid at the given time of the trace clock; 0 if
- * nothing tells.
+ * Returns the process id of the thread that had the id tid at the given time of the trace clock; 0
+ * if nothing tells.
  */
 static int process_of(int tid, uint64_t time)
 {
@@ -1559,7 +1626,7 @@ static int process_of(int tid, uint64_t time)
     return source->process_of(tid, time);
 }
 
-/* Gives the counts that t holds back to v. */
+/* Moves the pending counts of t to v. */
 static void give_counts(struct thread *t, struct vcpu *v)
 {
     for (int i = 0; i < NCOUNTERS; i++)
@@ -1569,7 +1636,7 @@ static void give_counts(struct thread *t, struct vcpu *v)
     clear_tally(&t->pending);
 }
 
-/* An event says that t runs the vCPU with number id. */
+/* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
     if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id))
@@ -1584,7 +1651,7 @@ static void note_vcpu(struct thread *t, long id)
     t->tally = &t->vcpu->tally;
 }
 
-/* No kvm_mmio follows t's last exit any more: counts it. */
+/* Settles t's last exit, as no kvm_mmio follows it any more: a FAULT counts in eptv. */
 static void settle_exit(struct thread *t)
 {
     if (t->last_exit == FAULT)
@@ -1593,8 +1660,8 @@ static void settle_exit(struct thread *t)
 }
 
 /*
- * A thread was started with the id that t has, which has ended, then: what it counted is given
- * away.  Whose the new one is shows with its first event.
+ * Ends t, as a new thread was started with its id: t's pending counts go to its vCPU, or to the row
+ * `?'.  The process of the new thread is found at its first event.
  */
 static void end_thread(struct thread *t)
 {
@@ -1616,10 +1683,10 @@ static void end_thread(struct thread *t)
 /* How an exit reason is counted. */
 struct reason {
     uint64_t code;        /* the reason's number */
-    enum counter counter; /* its column */
+    enum counter counter; /* its column; NCOUNTERS: the end of the table */
 };
 
-/* VMX: exit_reason's low 16 bits, where isa is 1.  Intel SDM, volume 3, appendix C. */
+/* VMX: the low 16 bits of exit_reason, where isa is 1.  Intel SDM, volume 3, appendix C. */
 static const struct reason vmx_reasons[] = {
     {1, IRQX}, {7, IRQWX}, {12, HALTX}, {30, IOX}, {48, EPTV}, {49, MMIOX}, {0, NCOUNTERS}};
 
@@ -1631,23 +1698,23 @@ static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, 
 static const struct reason arm64_reasons[] = {
     {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
 
-/* kvm_userspace_exit: reason.  linux/kvm.h, which musl-gcc does not find. */
+/* kvm_userspace_exit: reason, as in linux/kvm.h, which musl-gcc does not find. */
 enum { KVM_EXIT_IO = 2, KVM_EXIT_HLT = 5, KVM_EXIT_MMIO = 6, KVM_EXIT_IRQ_WINDOW_OPEN = 7 };
 static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, HALTX},
     {KVM_EXIT_MMIO, MMIOX}, {KVM_EXIT_IRQ_WINDOW_OPEN, IRQWX}, {0, NCOUNTERS}};
 
-#define SVM_NPF 0x400        /* exit_reason: nested page fault */
-#define SVM_NPF_RESERVED 0x8 /* in info1: a reserved bit was set, as KVM marks MMIO */
-#define ARM64_IRQ 0          /* ret's low byte: an interrupt */
-#define ARM64_TRAP 2         /* ret's low byte: esr_ec says what */
+#define SVM_NPF 0x400        /* exit_reason of a nested page fault */
+#define SVM_NPF_RESERVED 0x8 /* in info1 of such: a reserved bit was set; KVM marks MMIO so */
+#define ARM64_IRQ 0          /* low byte of ret: an interrupt */
+#define ARM64_TRAP 2         /* low byte of ret: a trap, which esr_ec tells */
 
 #define ARM64_SERROR 0x80000000u /* in ret: an SError is pending as well */
-#define MMIO_READ 1  /* kvm_mmio: type; KVM_TRACE_MMIO_READ of linux/trace/events/kvm.h */
-#define MMIO_WRITE 2 /* the same; 0 is a read that user space has to answer yet */
+#define MMIO_READ 1              /* type of kvm_mmio: KVM_TRACE_MMIO_READ of trace/events/kvm.h */
+#define MMIO_WRITE 2             /* type of kvm_mmio; 0: a read that user space has yet to answer */
 
-#define DOUBT NSEC /* nanoseconds, at most, from an exit to its kvm_mmio */
+#define DOUBT NSEC /* the longest time from an exit to its kvm_mmio, in nanoseconds */
 
-/* The column of the reason with the given code in table; NCOUNTERS if it has none. */
+/* Returns the column of the reason with this code in table; NCOUNTERS if it has none. */
 static enum counter counter_of(const struct reason *table, uint64_t code)
 {
     while (table->counter != NCOUNTERS && table->code != code)
@@ -1655,19 +1722,19 @@ static enum counter counter_of(const struct reason *table, uint64_t code)
     return table->counter;
 }
 
-/* The column of kvm_exit r; NCOUNTERS if it has none. */
+/* Returns the column of kvm_exit r; NCOUNTERS if it has none. */
 static enum counter exit_counter(const struct record *r)
 {
     uint64_t reason = value_of(r, EXIT_REASON);
 
     if (has_field(r, ESR_EC)) {
-        uint64_t exception = value_of(r, RET) & 0xff; /* bit 31 is an SError's */
+        uint64_t exception = value_of(r, RET) & 0xff; /* bit 31 tells of an SError */
         return exception == ARM64_IRQ    ? IRQX
                : exception == ARM64_TRAP ? counter_of(arm64_reasons, value_of(r, ESR_EC))
                                          : NCOUNTERS;
     }
     if (!has_field(r, ISA))
-        return NCOUNTERS; /* an architecture whose reasons are not known here */
+        return NCOUNTERS; /* the reasons of this architecture are not known */
     if (value_of(r, ISA) == 1)
         return counter_of(vmx_reasons, reason & 0xffff);
     if (reason == SVM_NPF && (value_of(r, INFO1) & SVM_NPF_RESERVED) != 0)
@@ -1675,7 +1742,7 @@ static enum counter exit_counter(const struct record *r)
     return counter_of(svm_reasons, reason);
 }
 
-/* Counts an exit of t, and in column c if that is one. */
+/* Counts an exit of t in exits, and in column c unless c is NCOUNTERS. */
 static void add_exit(struct thread *t, enum counter c)
 {
     t->tally->counts[EXITS]++;
@@ -1694,9 +1761,9 @@ static void count_exit(struct thread *t, struct stream *s)
 }
 
 /*
- * kvm_mmio: the exit before it, which may have looked like a page fault or like
- * nothing that has a column, was for MMIO; but one exit only, and not if events that
- * came in between may be lost.
+ * kvm_mmio: t's last exit, which may have looked like a page fault or like an exit without a
+ * column, was for MMIO.  Only one kvm_mmio counts for an exit, and none if events between the two
+ * may be lost.
  */
 static void count_mmio(struct thread *t, struct stream *s)
 {
@@ -1708,8 +1775,9 @@ static void count_mmio(struct thread *t, struct stream *s)
 }
 
 /*
- * Counts, as an interval ends, the exits that no kvm_mmio follows any more.  One of the
- * interval's last waits for the next report, so that no exit counts twice.
+ * Counts, as an interval ends at end, the exits that no kvm_mmio follows any more.  A fault within
+ * the last DOUBT waits for the next report, so that no exit counts twice; with UINT64_MAX, none
+ * waits.
  */
 static void settle_exits(uint64_t end)
 {
@@ -1719,14 +1787,15 @@ static void settle_exits(uint64_t end)
             (t->guest->gone == 0 && end < t->exit_time + DOUBT))
             continue;
         settle_exit(t);
-        t->active = true; /* it has something to count */
+        t->active = true; /* so that find_vcpus() gives the count to a vCPU */
     }
 }
 
 /*
- * Whether r is an exit, where there is no kvm_exit.  An instruction that goes on after MMIO (an
- * access across two pages, OUTS from MMIO) goes to user space again without an
- * exit of the guest, and without being emulated anew.
+ * Returns whether kvm_userspace_exit r tells of an exit of the guest, where there is no kvm_exit.
+ * An instruction that goes on after MMIO (an access across two pages, OUTS from MMIO) has KVM
+ * return to user space again without an exit of the guest, and without emulating the instruction
+ * anew.
  */
 static bool is_user_exit(struct thread *t, const struct record *r)
 {
@@ -1745,14 +1814,14 @@ static void count_user_exit(struct thread *t, struct stream *s)
         add_exit(t, counter_of(user_reasons, value_of(&s->next, REASON)));
 }
 
-/* An event whose number is all that counts. */
+/* Counts the event in its type's column.  An exit to user space after it is always a new one. */
 static void count_event(struct thread *t, struct stream *s)
 {
     t->tally->counts[s->next.type->counter]++;
     t->in_mmio = false;
 }
 
-/* An event that tells nothing but which vCPU t runs: count() has seen that. */
+/* For an event that tells nothing but which vCPU t runs, which count() has noted already. */
 static void tell_vcpu(struct thread *t, struct stream *s)
 {
     (void)t;
@@ -1760,19 +1829,19 @@ static void tell_vcpu(struct thread *t, struct stream *s)
 }
 
 /*
- * Counting keys (-e).  Times are those of perf-kvm(1): of an exit, up to the next
- * kvm_entry; of a write, from kvm_mmio or kvm_pio up to there; of a read from MMIO,
- * from kvm_exit to kvm_mmio.
+ * Counting keys (-e).  Times are those of perf-kvm(1): an exit takes from kvm_exit to the next
+ * kvm_entry, an MMIO write or a port access from kvm_mmio or kvm_pio to the next kvm_entry, and an
+ * MMIO read from kvm_exit to kvm_mmio.
  */
 
-/* From now on, the end of the key with the given id is awaited. */
+/* Opens the exit or access with this id, which begins with s->next: its end is awaited. */
 static void start_timing(struct tally *t, uint64_t id, const struct stream *s)
 {
     t->open = id;
     t->since = s->next.time;
 }
 
-/* What t awaits ends now; it was that with the given id.  Nothing if events may be missing. */
+/* Closes the open exit as this id and adds its duration, unless events were lost meanwhile. */
 static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
 {
     if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
@@ -1782,7 +1851,7 @@ static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
     t->since = 0;
 }
 
-/* Counts the key with the given id, and begins it. */
+/* Counts the key with this id once, and opens it. */
 static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 {
     key_of(t, id)->count++;
@@ -1790,12 +1859,12 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 }
 
 /*
- * In the id of an exit's key: the second of symbols has its name, not the first.  Reasons of
- * x86 and arm64 have 32 bits; bit 63 of a RISC-V one is that of interrupts.
+ * A bit in the id of an exit's key: symbols[1] has its name, not symbols[0].  No reason has that
+ * bit: those of x86 and arm64 have 32 bits, and bit 63 of a RISC-V one is that of interrupts.
  */
 #define SECOND_SYMBOLS (UINT64_C(1) << 62)
 
-/* The id of the key of kvm_exit r: its reason's number, and SECOND_SYMBOLS. */
+/* Returns the id of kvm_exit r's key: its reason's number, with SECOND_SYMBOLS if that applies. */
 static uint64_t exit_key(const struct record *r)
 {
     uint64_t reason;
@@ -1809,11 +1878,11 @@ static uint64_t exit_key(const struct record *r)
         reason = value_of(r, EXIT_REASON);
         return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
     }
-    /* RISC-V; or another architecture: what it has names for */
+    /* RISC-V's scause, or on another architecture, the field that print fmt has names for. */
     return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
 }
 
-/* Puts the name of exit reason id in buf: the kernel's, else its number. */
+/* Puts the kernel's name of the exit reason with key id in buf, or its number if it has none. */
 static void name_reason(uint64_t id, char *buf, size_t size)
 {
     size_t second = (id & SECOND_SYMBOLS) != 0;
@@ -1837,17 +1906,19 @@ static void key_user_exit(struct thread *t, struct stream *s)
         count_key(t->tally, value_of(&s->next, REASON), s);
 }
 
-/* Puts the address of key id in buf, and whether it was read or written. */
+/* Puts the address of the MMIO key id in buf, with R if it was read, or W if written. */
 static void name_address(uint64_t id, char *buf, size_t size)
 {
     snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
 }
 
+/* kvm_exit, for -e mmio: opens an exit, which is timed if a kvm_mmio tells that it is a read. */
 static void begin_exit(struct thread *t, struct stream *s)
 {
     start_timing(t->tally, UNKNOWN_KEY, s);
 }
 
+/* kvm_mmio: a write lasts until kvm_entry; a read has lasted since kvm_exit. */
 static void key_mmio(struct thread *t, struct stream *s)
 {
     uint64_t kind = value_of(&s->next, TYPE);
@@ -1862,7 +1933,7 @@ static void key_mmio(struct thread *t, struct stream *s)
     }
 }
 
-/* Puts the port of key id in buf, and the direction. */
+/* Puts the port of the port I/O key id in buf, with the direction. */
 static void name_port(uint64_t id, char *buf, size_t size)
 {
     snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "out" : "in");
@@ -1875,7 +1946,7 @@ static void key_pio(struct thread *t, struct stream *s)
     count_key(t->tally, port << 1 | (value_of(&s->next, RW) != 0), s);
 }
 
-/* kvm_entry: the guest goes on. */
+/* kvm_entry: the guest goes on, so what is open ends, untimed if its key is not known. */
 static void end_by_entry(struct thread *t, struct stream *s)
 {
     if (t->tally->open != UNKNOWN_KEY)
@@ -1883,18 +1954,21 @@ static void end_by_entry(struct thread *t, struct stream *s)
     t->tally->since = 0;
 }
 
-/* kvm_fpu: if it loads the guest's, user space let it go on.  There is no kvm_entry on kvm_pvm. */
+/*
+ * kvm_fpu, for kvm_pvm, which has no kvm_entry: if it loads the guest's FPU state, user space has
+ * let the guest go on, and the open exit ends.
+ */
 static void end_by_load(struct thread *t, struct stream *s)
 {
     if (value_of(&s->next, LOAD) != 0)
         stop_timing(t->tally, t->tally->open, s);
 }
 
-/* By enum table. */
+/* The tables, by enum table. */
 static const struct {
-    const char *name;                                      /* as -e has it, and over the keys */
-    const char *meaning;                                   /* of a key, for -h */
-    void (*name_key)(uint64_t id, char *buf, size_t size); /* as a row shows it */
+    const char *name;    /* the operand of -e, and the keys' header */
+    const char *meaning; /* what a key is, for -h */
+    void (*name_key)(uint64_t id, char *buf, size_t size); /* puts a key in buf for its row */
 } tables[NTABLES] = {
     [USUAL] = {"", NULL, NULL},
     [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it", name_reason},
@@ -1903,10 +1977,11 @@ static const struct {
 };
 
 /*
- * The events: which there are, which are wanted, and the way of each to what counts it.
+ * The events: which there are, which are wanted, and how each of them reaches the function that
+ * counts it.
  */
 
-/* The events, by which the code knows them; choose_events() picks those that are needed. */
+/* The indices of events[]; choose_events() picks those that are wanted. */
 enum event {
     KVM_EXIT,
     KVM_ENTRY,
@@ -1946,17 +2021,19 @@ static struct event_type events[NEVENTS] = {
             [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_load}}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask", /* which keep_birth() takes */
+    [TASK_NEWTASK] = {.name = "task/task_newtask", /* handled by keep_birth() */
         .uses = {[USUAL] = {.hosts = ALL_HOSTS},
             [VMEXIT] = {.hosts = ALL_HOSTS},
             [MMIO] = {.hosts = ALL_HOSTS},
             [IOPORT] = {.hosts = ALL_HOSTS}}},
 };
 
-/* By common_type: the event, or NULL. */
+/* The wanted event of each common_type, or NULL. */
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
-/* Whether exit_key() finds a reason in kvm_exit as it is here, or -e vmexit does not ask for one.
+/*
+ * Returns whether exit_key() finds a reason in this host's kvm_exit; also true if that is not asked
+ * for: without -e vmexit, or if software is true.
  */
 static bool are_reasons_known(bool software)
 {
@@ -1969,8 +2046,9 @@ static bool are_reasons_known(bool software)
 }
 
 /*
- * Decides which of the events whose formats were parsed are wanted, on a host that has only the
- * software backend or on another.  Gives NULL, or the name of one that is needed and not there.
+ * Decides which of the events whose formats were parsed are wanted.  software tells that the host
+ * has only the software backend.  Sets event_of_id and, for -e vmexit, symbols.  Returns NULL, or
+ * the name of an event that is needed but not there.
  */
 static const char *choose_events(bool software)
 {
@@ -1997,15 +2075,15 @@ static const char *choose_events(bool software)
     return NULL;
 }
 
-/* The common_type of r; 0 if it has none. */
+/* Returns the common_type of r; 0 if r is too short to have one. */
 static int event_id(const struct record *r)
 {
     return r->size < 2 ? 0 : (int)load(r->data, 2);
 }
 
 /*
- * Keeps what task_newtask r, of thread tid, tells: whose thread it started, or that it was no
- * thread but a process; and that whatever had that id before has ended.
+ * Keeps what task_newtask r, of thread tid, tells: whose thread was started, or that a process was
+ * started; and that whatever had the new id before has ended.
  */
 static void keep_birth(const struct record *r, int tid)
 {
@@ -2019,7 +2097,7 @@ static void keep_birth(const struct record *r, int tid)
     source->end_former(child, pid, r->time);
 }
 
-/* Counts the next event of s. */
+/* Counts s->next, or has keep_birth() take it, if it is wanted. */
 static void count(struct stream *s)
 {
     struct record *r = &s->next;
@@ -2046,20 +2124,20 @@ static void count(struct stream *s)
     }
     t->active = true;
     if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
-        settle_exit(t); /* while the vCPU is the one that exited */
+        settle_exit(t); /* before note_vcpu(), while t->vcpu is the vCPU that exited */
     if (has_field(r, VCPU_ID))
         note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
     r->type->uses[options.table].count(t, s);
 }
 
 /*
- * Merging: from pages to events, those of all CPUs in the order of their stamps.
+ * Merging: takes the events of all CPUs from their sub-buffers, in the order of their stamps.
  */
 
-/* Opens the next sub-buffer of s; false if it has none now. */
+/* Opens the next sub-buffer of s.  Returns false if there is none now. */
 static bool next_subbuf(struct stream *s)
 {
-    bool missed = s->subbuf.missed; /* a sub-buffer may have no event that it was before */
+    bool missed = s->subbuf.missed; /* the one before may have had no event to note it at */
 
     if (s->used == s->nbytes && !source->read_pages(s))
         return false;
@@ -2075,7 +2153,7 @@ static bool next_subbuf(struct stream *s)
     return true;
 }
 
-/* Takes the next event of s to s->next; false if it has none now. */
+/* Takes the next event of s to s->next.  Returns false if there is none now. */
 static bool fill(struct stream *s)
 {
     int found;
@@ -2097,7 +2175,7 @@ static bool fill(struct stream *s)
     return s->has_next = true;
 }
 
-/* Moves the stream at place i of the heap of n, soonest event first, down to where it belongs. */
+/* Moves heap[i] down to where it belongs in the heap of n streams, earliest next event first. */
 static void sift_down(struct stream **heap, size_t n, size_t i)
 {
     struct stream *s = heap[i];
@@ -2115,8 +2193,8 @@ static void sift_down(struct stream **heap, size_t n, size_t i)
 }
 
 /*
- * Counts all events stamped before the given time, which is not in the future, in
- * the order of their stamps.  One that a CPU is still writing counts the next time.
+ * Counts all events stamped before until, which is not in the future, in the order of their stamps.
+ * An event that a CPU is still writing is counted by the next call.
  */
 static void drain(uint64_t until)
 {
@@ -2131,7 +2209,7 @@ static void drain(uint64_t until)
     for (size_t i = n / 2; i-- > 0;)
         sift_down(heap, n, i);
     while (n > 0 && heap[0]->next.time < until) {
-        /* The first stream's turn lasts until another one's is due. */
+        /* The stream with the earliest event goes on until another stream's next event is due. */
         struct stream *s = heap[0];
         uint64_t limit = until;
         for (size_t i = 1; i < n && i < 3; i++)
@@ -2150,86 +2228,88 @@ static void drain(uint64_t until)
 /*
  * This host.
  *
- * What procfs and debugfs tell of a guest is gone when the guest is: that is no error.
+ * What procfs and debugfs have of a guest vanishes when the guest ends: that is no error.
  */
 
-#define TRACEFS_MAGIC 0x74726163    /* statfs(2): f_type; musl-gcc finds no linux/magic.h */
-#define DEBUGFS_MAGIC 0x64626720    /* the same */
-#define SYSFS_MAGIC 0x62656572      /* the same */
-#define PROCFS_MAGIC 0x9fa0         /* the same */
-#define INITIAL_PID_NS 0xeffffffcu  /* the inode of /proc/self/ns/pid there: linux/proc_ns.h */
-#define INITIAL_USER_NS 0xeffffffdu /* the same of /proc/self/ns/user */
+#define TRACEFS_MAGIC 0x74726163    /* f_type of statfs(2); musl-gcc finds no linux/magic.h */
+#define DEBUGFS_MAGIC 0x64626720    /* f_type of debugfs */
+#define SYSFS_MAGIC 0x62656572      /* f_type of sysfs */
+#define PROCFS_MAGIC 0x9fa0         /* f_type of procfs */
+#define INITIAL_PID_NS 0xeffffffcu  /* inode of the host's /proc/self/ns/pid: linux/proc_ns.h */
+#define INITIAL_USER_NS 0xeffffffdu /* inode of the host's /proc/self/ns/user: the same header */
 #define MAX_PIDS (1u << 22)         /* process ids that the kernel can have (PID_MAX_LIMIT) */
-#define ATTENTIVE (NSEC / 10)       /* nanoseconds: how long after a virtual machine was made */
+#define ATTENTIVE (NSEC / 10)       /* nanoseconds of frequent looks after a VM was made */
 
-/* A virtual machine, by its directory in debugfs. */
+/* A VM that has a directory in debugfs. */
 struct vm {
-    ino_t inode;         /* the directory's: a new machine of the same name has another */
-    nlink_t links;       /* the directory's: changes when a vCPU is added */
-    char name[32];       /* the directory's: PID-FD */
-    struct guest *guest; /* its process; NULL if that cannot be told */
-    bool sure;           /* FD is a virtual machine of that process's */
-    bool searched;       /* all processes were searched for it */
-    long *vcpus;         /* the numbers of its vCPUs, as its directory has them */
-    size_t nvcpus;       /* how many; none on arm64 and riscv64 */
+    ino_t inode;         /* inode of the directory; a new VM with the same name has another inode */
+    nlink_t links;       /* link count of the directory; it changes when a vCPU is added */
+    char name[32];       /* name of the directory: PID-FD, see find_owner() */
+    struct guest *guest; /* the process that owns the VM; NULL if that cannot be told */
+    bool sure;           /* file descriptor FD of that process is a VM */
+    bool searched;       /* a search of all processes for its owner was asked for */
+    long *vcpus;         /* vCPU numbers, as the directory has them */
+    size_t nvcpus;       /* number of these; 0 on arm64 and riscv64, which tell no vCPUs there */
 };
 
-/* What is seen of this host. */
+/* What kvmstat sees of this host, and its looks at the host's processes. */
 static struct {
-    int proc;            /* the root of procfs */
-    int debugfs;         /* directory kvm of debugfs, or -1 */
-    int uevents;         /* netlink: tells of virtual machines that are made; or -1 */
-    struct vm *vms;      /* in order of inode */
-    size_t nvms;         /* how many */
-    DIR *search;         /* of procfs: where the search of all processes is; or NULL */
-    bool search_again;   /* a search is wanted that begins at the first process */
-    uint64_t look_begun; /* kvmstat's own CPU time when the look that is under way began */
-    uint64_t look_end;   /* the same when it has to end */
-    uint64_t next_look;  /* no look before, but for that of a report */
-    bool cut;            /* the look had to end before it had seen all ... */
-    int largest;         /* ... in this process */
-    int shortage;        /* what errno was when the host was short of something; else 0 */
+    int proc;          /* file descriptor of the root of procfs */
+    int debugfs;       /* file descriptor of debugfs's directory kvm; -1: none */
+    int uevents;       /* netlink socket on which the kernel announces new VMs; -1: none */
+    struct vm *vms;    /* VMs that have a directory in debugfs, by inode */
+    size_t nvms;       /* number of these */
+    DIR *search;       /* procfs: how far the search of all processes has come; NULL: none is on */
+    bool search_again; /* another search is wanted, which begins at the first process */
+    uint64_t look_begun; /* kvmstat's own CPU time when the current look began, in nanoseconds */
+    uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
+    uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
+    bool cut;            /* the look had to end before it had seen everything ... */
+    int largest;         /* ... while it read the process with this id */
+    int shortage;        /* errno of the last failure for lack of something on this host; or 0 */
 } view = {.proc = -1, .debugfs = -1, .uevents = -1};
 
-/* -m: a bit for each process id that was a guest's. */
+/* -m: a bit for each process id that has been a guest's. */
 static uint8_t former_pids[MAX_PIDS / 8];
 
-/* The places in trace.polls. */
+/* Indexes in trace.polls. */
 enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
 
 /* A directory of the instance that inotify watches. */
 struct watch {
-    int wd;        /* by which inotify tells of it */
-    int dir;       /* of events: an open one is not made anew, unwatched (as of Linux 6.6); or -1 */
-    char path[64]; /* where it is in the instance, with a slash behind; empty for the topmost */
+    int wd;  /* the watch descriptor by which inotify names the directory */
+    int dir; /* file descriptor, if under events/; else -1.  While it is open, the kernel does not
+                make the directory anew, unwatched, as it may from Linux 6.6 on */
+    char path[64]; /* its path in the instance, with a slash at the end; empty for the topmost */
 };
 
-/* The tracefs instance. */
+/* The tracefs instance.  A file descriptor that is -1 is not open. */
 static struct {
-    int instances;         /* directory of all instances, or -1 */
-    char name[32];         /* this instance's directory in it ... */
-    int dir;               /* ... and that itself, or -1 */
-    int hold;              /* its tracing_on: while it is open nobody can remove the instance */
-    int life;              /* the pipe that ends when this process does, or -1 */
-    pid_t janitor;         /* the process that then removes the instance; 0 before */
-    struct pollfd *polls;  /* stdout, then view.uevents, then a stream each */
-    int inotify;           /* what others do in the instance; or -1 */
-    struct watch *watches; /* of its directories */
-    size_t nwatches;       /* how many */
-    struct text touched;   /* files that others changed since the last report: their names */
-    bool changed;          /* they have to be set right */
-    size_t ntouched;       /* how many */
+    int instances;         /* file descriptor of tracefs's directory of all instances */
+    char name[32];         /* name of this kvmstat's instance in that directory */
+    int dir;               /* file descriptor of the instance's directory */
+    int hold;              /* its tracing_on, open: nobody can remove the instance meanwhile */
+    int life;              /* write end of the pipe whose closing starts the janitor's work */
+    pid_t janitor;         /* process id of the janitor; 0: there is none */
+    struct pollfd *polls;  /* stdout, view.uevents, inotify, and then one for each stream */
+    int inotify;           /* tells what others do in the instance */
+    struct watch *watches; /* the instance's directories that inotify watches */
+    size_t nwatches;       /* number of these */
+    struct text touched;   /* names of files changed by others since the last report */
+    bool changed;          /* others changed something that mend_instance() has to set right */
+    size_t ntouched;       /* number of these, also of those left out of touched */
 } trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .inotify = -1};
 
 /*
- * What /proc and debugfs tell of a guest is gone when the guest is: that is no error.  But
- * where it cannot be read for another reason, as because the host is short of memory or
- * descriptors, guests may be missing: kvmstat does not start then, and says so before the next
- * report.
+ * Judges errno after an access to procfs, debugfs or the instance has failed.  That a guest, and so
+ * its entry, is gone, or that something may not be looked at, is harmless.  After any other error,
+ * for instance because the host is short of memory or file descriptors, guests may be missing:
+ * before tracing has begun, such an error ends kvmstat; later, view.shortage keeps it, and kvmstat
+ * warns of it before the next report.
  */
 static void check_shortage(void)
 {
-    /* EIO is what debugfs gives of a file whose machine is gone. */
+    /* EIO: what debugfs returns for a file whose VM is gone. */
     static const int harmless[] = {0, ENOENT, ENOTDIR, ESRCH, EINVAL, EACCES, EPERM, EIO};
 
     for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
@@ -2241,7 +2321,7 @@ static void check_shortage(void)
     view.shortage = errno;
 }
 
-/* read_file(), which notes a shortage. */
+/* Calls read_file(), and check_shortage() if that fails. */
 static ssize_t read_host_file(int dir, const char *path, char *buf, size_t size)
 {
     ssize_t n = read_file(dir, path, buf, size);
@@ -2251,7 +2331,7 @@ static ssize_t read_host_file(int dir, const char *path, char *buf, size_t size)
     return n;
 }
 
-/* open_dir(), which notes a shortage. */
+/* Calls open_dir(), and check_shortage() if that fails. */
 static DIR *open_host_dir(int dir, const char *path)
 {
     DIR *d = open_dir(dir, path);
@@ -2261,7 +2341,7 @@ static DIR *open_host_dir(int dir, const char *path)
     return d;
 }
 
-/* readdir(), which notes a shortage; there is no entry if d is NULL. */
+/* Calls readdir(), and check_shortage() if that fails.  Returns NULL if d is NULL. */
 static struct dirent *next_host_entry(DIR *d)
 {
     struct dirent *e = NULL;
@@ -2272,7 +2352,10 @@ static struct dirent *next_host_entry(DIR *d)
     return e;
 }
 
-/* Closes all descriptors of this process but these two; false with errno. */
+/*
+ * Closes all file descriptors of this process except these two.  Returns false with errno set if
+ * their list cannot be read.
+ */
 static bool close_others(int kept, int kept_too)
 {
     DIR *d = open_dir(view.proc, "self/fd");
@@ -2290,7 +2373,10 @@ static bool close_others(int kept, int kept_too)
  * This host: its file systems.
  */
 
-/* The directory path, if a file system with the given magic number is mounted there; else -1. */
+/*
+ * Returns an O_PATH file descriptor of the directory path, or -1 with errno set if no file system
+ * with the given magic number is mounted there.
+ */
 static int open_mounted(const char *path, long magic)
 {
     struct statfs fs;
@@ -2305,8 +2391,9 @@ static int open_mounted(const char *path, long magic)
 }
 
 /*
- * The root directory of a file system type: in a mount of our own, which is attached
- * nowhere and goes with the descriptor (Linux 5.2).  -1 with errno.
+ * Returns a file descriptor of the root directory of a file system of the given type, or -1 with
+ * errno set.  Its mount is kvmstat's own, is attached nowhere, and goes when the file descriptor is
+ * closed.  Needs Linux 5.2.
  */
 static int open_detached(const char *type)
 {
@@ -2324,9 +2411,10 @@ static int open_detached(const char *type)
 }
 
 /*
- * The root directory of a file system type: in a mount of our own, since the one at path, if any,
- * may be read-only, hide something or be another's; where such mounts are not allowed, the
- * one at path.  -1 with errno, as of the mount of our own.
+ * Returns a file descriptor of the root directory of a file system of the given type.  Prefers a
+ * mount of kvmstat's own, since the one at path, if any, may be read-only, may hide something, or
+ * may be that of another name space.  Where such mounts are not allowed, takes the one at path.
+ * Returns -1 with errno set to why the mount of kvmstat's own failed.
  */
 static int open_root(const char *type, const char *path, long magic)
 {
@@ -2339,8 +2427,9 @@ static int open_root(const char *type, const char *path, long magic)
 }
 
 /*
- * Opens procfs.  It has to be the host's: ids in events are those of the initial PID name space,
- * and capabilities of another user name space hold for nothing that is looked at here.
+ * Opens procfs, as view.proc; ends kvmstat if that is not the host's.  Ids in events are those of
+ * the initial PID name space, and capabilities in another user name space give no right to anything
+ * that kvmstat looks at.
  */
 static void open_procfs(void)
 {
@@ -2362,7 +2451,7 @@ static void open_procfs(void)
         fail("/proc: of another PID name space (mount the host's: mount -t proc nodev /proc)");
 }
 
-/* Sets clock_offset. */
+/* Sets clock_offset, which stays 0 if the kernel has no time name spaces. */
 static void find_clock_offset(void)
 {
     static const char key[] = "monotonic";
@@ -2375,26 +2464,32 @@ static void find_clock_offset(void)
     }
 }
 
-/* source.to_epoch: from CLOCK_MONOTONIC to CLOCK_REALTIME. */
+/* source.to_epoch: returns how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, in nanoseconds. */
 static uint64_t host_to_epoch(void)
 {
     static uint64_t offset;
     uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
 
-    /* The clocks are read one after the other: do not let that wobble show. */
+    /*
+     * The clocks are read one after the other.  Changes of up to a millisecond, which may come from
+     * that, are ignored, so that the times in reports do not wobble.
+     */
     if (difference - offset + NSEC / 1000 > NSEC / 500)
         offset = difference - difference % 1000;
     return offset;
 }
 
-/* Opens tracefs, which has the events of kvm. */
+/*
+ * Returns a file descriptor of the root of tracefs.  Ends kvmstat if it cannot be opened or has no
+ * events of kvm.
+ */
 static int open_tracefs(void)
 {
     static const char path[] = "/sys/kernel/tracing";
     int fd = open_root("tracefs", path, TRACEFS_MAGIC);
 
     if (fd < 0 && errno == ENOSYS) {
-        /* Before Linux 5.2 many mount only debugfs, which has tracefs in it. */
+        /* Before Linux 5.2, many systems mount only debugfs, which has tracefs in it. */
         fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
         errno = ENOSYS;
     }
@@ -2408,7 +2503,7 @@ static int open_tracefs(void)
     return fd;
 }
 
-/* Opens debugfs's directory of virtual machines, if there is one. */
+/* Opens debugfs's directory of VMs, as view.debugfs, which stays -1 if that fails. */
 static void open_debugfs(void)
 {
     int debugfs = open_root("debugfs", "/sys/kernel/debug", DEBUGFS_MAGIC);
@@ -2419,7 +2514,7 @@ static void open_debugfs(void)
     close(debugfs);
 }
 
-/* Has the kernel announce the virtual machines that are made, if it does. */
+/* Opens view.uevents, for the kernel to announce new VMs; it stays -1 if that fails. */
 static void open_uevents(void)
 {
     enum { KOBJECT_UEVENT = 15 }; /* linux/netlink.h */
@@ -2427,9 +2522,9 @@ static void open_uevents(void)
         uint16_t family; /* AF_NETLINK */
         uint16_t pad;    /* 0 */
         uint32_t port;   /* 0: any */
-        uint32_t groups; /* 1: the kernel's own events */
+        uint32_t groups; /* multicast groups, as bits; 1: the kernel's own events */
     } address = {.family = AF_NETLINK, .groups = 1};
-    int size = 1 << 20; /* bytes that may wait for us */
+    int size = 1 << 20; /* bytes that may wait in the socket */
 
     view.uevents = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, KOBJECT_UEVENT);
     if (view.uevents < 0)
@@ -2442,15 +2537,17 @@ static void open_uevents(void)
 }
 
 /*
- * This host: the tracefs instance.  All that kvmstat changes in tracing is in this part.
+ * This host: the tracefs instance.  kvmstat changes tracing only in its own instance, except that
+ * it removes the instances of dead kvmstats.
  */
 
 #define LINGER 500 /* tries, 10 ms apart, to remove a busy instance */
 
 /*
- * Removes the instance.  While a file of it is open (a process that was killed is
- * still closing its own; somebody is looking), it tries on, for LINGER times 10 ms.
- * After a tenth of that it disables the events: an instance that stays costs no time.
+ * Removes the instance, and returns whether it is gone.  It is busy while a file of it is open: a
+ * process that was killed may still be closing its files, or somebody may be looking at one.  Then
+ * this function tries again, LINGER times, every 10 ms.  After a tenth of the tries it disables the
+ * events, so that an instance that stays costs no CPU time.
  */
 static bool remove_instance(void)
 {
@@ -2459,7 +2556,7 @@ static bool remove_instance(void)
     snprintf(path, sizeof(path), "%s/events/enable", trace.name);
     for (int i = 0; i < LINGER; i++) {
         if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
-            errno == ENODEV) /* another kvmstat, which starts, is just removing it */
+            errno == ENODEV) /* another kvmstat, which is starting, is just removing it */
             return true;
         if (errno != EBUSY)
             return false;
@@ -2471,8 +2568,9 @@ static bool remove_instance(void)
 }
 
 /*
- * Starts the process that removes the instance when this one has ended, however
- * it ended: it waits for the end of a pipe that only its parent can write to.
+ * Starts the janitor, the process that removes the instance when this process has ended, however it
+ * ended: the janitor waits for the end of a pipe that only its parent can write to.  Ends kvmstat
+ * if the janitor cannot be started.
  */
 static void start_janitor(void)
 {
@@ -2491,13 +2589,16 @@ static void start_janitor(void)
         trace.life = life[1];
         return;
     }
-    /* Signals to the terminal's group, or to all that is called kvmstat, are the other's. */
+    /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
     setsid();
     for (size_t i = 0; i < NENDINGS; i++)
         signal(endings[i], SIG_IGN);
     keep_capabilities(is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE);
     close(life[1]);
-    /* If these fail, it keeps a file system from being unmounted, or a file from going, no more. */
+    /*
+     * If these calls fail, the only harm is that the janitor keeps a file system from being
+     * unmounted, or a removed file from being freed.
+     */
     if (!close_others(life[0], trace.instances) || chdir("/") != 0)
         errno = 0;
     while (read(life[0], &c, 1) < 0 && errno == EINTR)
@@ -2505,7 +2606,10 @@ static void start_janitor(void)
     _exit(remove_instance() ? 0 : 1);
 }
 
-/* Removes the instances of kvmstats that are dead.  A live one's is busy. */
+/*
+ * Removes the instances that dead kvmstats left; that of a live one is busy.  The caller has called
+ * lock_instances(), for an instance that is only half made would pass for a dead one's.
+ */
 static void remove_dead_instances(void)
 {
     DIR *d = open_dir(trace.instances, ".");
@@ -2519,7 +2623,10 @@ static void remove_dead_instances(void)
         closedir(d);
 }
 
-/* Makes the instance, not tracing yet, and holds it. */
+/*
+ * Makes the instance, with tracing off, and opens what keeps others from removing it.  Ends kvmstat
+ * if it cannot.
+ */
 static void create_instance(void)
 {
     snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
@@ -2527,7 +2634,7 @@ static void create_instance(void)
     start_janitor();
     if (mkdirat(trace.instances, trace.name, 0700) != 0) {
         int error = errno;
-        kill(trace.janitor, SIGKILL); /* there is nothing that is ours to remove */
+        kill(trace.janitor, SIGKILL); /* it would find no instance of this kvmstat to remove */
         waitpid(trace.janitor, NULL, 0);
         trace.janitor = 0;
         errno = error;
@@ -2541,14 +2648,17 @@ static void create_instance(void)
         fail_errno("tracing_on");
 }
 
-/* Sets what the instance has under name to value; ends kvmstat if it cannot. */
+/* Writes value to the instance's file name; ends kvmstat if it cannot. */
 static void set_in_instance(const char *name, const char *value)
 {
     if (write_file(trace.dir, name, value) != 0)
         fail_errno(name);
 }
 
-/* Whether the kernel has the given module of KVM; sysfs is the root of that. */
+/*
+ * Returns whether the kernel has the KVM module at path under sysfs, a file descriptor of sysfs's
+ * root.  Ends kvmstat if that cannot be told.
+ */
 static bool has_module(int sysfs, const char *path)
 {
     if (faccessat(sysfs, path, F_OK, 0) == 0)
@@ -2558,7 +2668,7 @@ static bool has_module(int sysfs, const char *path)
     return false;
 }
 
-/* Whether the host has only the software backend, which never fires kvm_exit. */
+/* Returns whether the host has only the software backend, kvm_pvm, which never fires kvm_exit. */
 static bool has_only_software(void)
 {
     int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
@@ -2571,7 +2681,7 @@ static bool has_only_software(void)
     return software;
 }
 
-/* Enables the events that are needed, and no others. */
+/* Enables, without filters, the events that choose_events() wants. */
 static void switch_events_on(void)
 {
     char path[64];
@@ -2580,13 +2690,16 @@ static void switch_events_on(void)
         if (!events[i].wanted)
             continue;
         snprintf(path, sizeof(path), "events/%s/filter", events[i].name);
-        set_in_instance(path, "0"); /* none */
+        set_in_instance(path, "0"); /* no filter */
         snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
         set_in_instance(path, "1");
     }
 }
 
-/* Reads the events' formats, decides which are needed here, and enables them. */
+/*
+ * Reads the events' formats, decides which events this host and the table need, and enables these.
+ * Ends kvmstat if it cannot.
+ */
 static void enable_events(void)
 {
     static char text[1 << 16];
@@ -2611,7 +2724,10 @@ static void enable_events(void)
     switch_events_on();
 }
 
-/* Appends the ids of the threads of the processes of -p to t; gives how many. */
+/*
+ * Appends to t the ids of all threads of the processes of -p, with a space after each.  Returns how
+ * many ids these are.
+ */
 static size_t put_threads(struct text *t)
 {
     size_t n = 0;
@@ -2636,14 +2752,20 @@ static size_t put_threads(struct text *t)
     return n;
 }
 
-/* Lets only the threads of the processes of -p be traced, and those that they will start. */
+/*
+ * Has only the threads of the processes of -p traced, and those that they will start.  Ends kvmstat
+ * if there are none and tracing has not begun.
+ */
 static void set_pids(void)
 {
     struct text t = {.s = NULL};
     size_t n = 0, before;
 
     set_in_instance("options/event-fork", "1");
-    /* A thread may start another between our reading of the list and our writing. */
+    /*
+     * A thread may start another one after the list was read and before it is written: the loop
+     * goes on until no more threads appear.
+     */
     do {
         before = n;
         t.size = 0;
@@ -2651,19 +2773,23 @@ static void set_pids(void)
         if (n == 0 && reading.start == 0)
             fail("-p: no such process (it has ended)");
         if (n == 0)
-            put_bytes(&t, "1 ", 2); /* with nothing set, all would be traced */
+            put_bytes(&t, "1 ", 2); /* an empty list would have all threads traced */
         put_bytes(&t, "", 1);
         set_in_instance("set_event_pid", t.s);
     } while (n > before);
     free(t.s);
 }
 
-/* Per cent, that wake kvmstat -w: a sub-buffer of few events takes as much room as a full one. */
+/*
+ * -w: per cent of a buffer that must be full to wake kvmstat.  A sub-buffer with few events takes
+ * as much room in the recording as a full one.
+ */
 #define WATERMARK "25"
 
 /*
- * Has the kernel say that a buffer has something when so many per cent of it are full, or
- * with 0 at its first event; before Linux 5.0, always so.
+ * Sets how many per cent of a buffer must be full for poll() to say that it has something; with
+ * "0", its first event suffices.  Before Linux 5.0, which has no such setting, it always does.
+ * Ends kvmstat if the kernel has the setting and refuses the value.
  */
 static void set_watermark(const char *percent)
 {
@@ -2671,18 +2797,25 @@ static void set_watermark(const char *percent)
         fail_errno("buffer_percent");
 }
 
-/* Has the instance's buffers made, and finds out what their sub-buffers look like. */
+/*
+ * Has the instance's buffers made, and finds out what their sub-buffers look like.  A later call
+ * sets everything as the first one did, also the sub-buffers' size, which the first one reads.
+ * Ends kvmstat if it cannot.
+ */
 static void set_buffers(void)
 {
-    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* as of Linux 6.8 */
+    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* since Linux 6.8 */
     static char text[4096], subbuf_kib[32];
 
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set_in_instance("buffer_size_kb", text);
-    set_in_instance("trace_clock", "mono"); /* events' stamps are CLOCK_MONOTONIC's then */
-    /* Else (the host's own setting is inherited) a full buffer drops events without a trace. */
+    set_in_instance("trace_clock", "mono"); /* events are stamped by CLOCK_MONOTONIC */
+    /*
+     * The instance inherits the host's setting; without overwriting, a full buffer drops events,
+     * and no sub-buffer tells of the loss.
+     */
     set_in_instance("options/overwrite", "1");
-    set_in_instance("options/block", "0"); /* or poll() says that there is something, always */
+    set_in_instance("options/block", "0"); /* with it, poll() always says that there is something */
     set_watermark(options.write == NULL ? "0" : WATERMARK);
     if (*subbuf_kib == '\0')
         read_file(trace.dir, subbuf_file, subbuf_kib, sizeof(subbuf_kib));
@@ -2695,6 +2828,7 @@ static void set_buffers(void)
     reading.chunk = reading.page.size;
 }
 
+/* qsort(): in order of CPU number. */
 static int compare_streams(const void *a, const void *b)
 {
     const struct stream *x = a, *y = b;
@@ -2702,7 +2836,7 @@ static int compare_streams(const void *a, const void *b)
     return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
 }
 
-/* Has each CPU's buffer polled, also of those that were not online up to now. */
+/* Has every CPU's buffer polled, also those of CPUs that were never online up to now. */
 static void watch_streams(void)
 {
     for (size_t i = 0; i < reading.nstreams; i++)
@@ -2710,7 +2844,7 @@ static void watch_streams(void)
             (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
 }
 
-/* Opens each CPU's buffer. */
+/* Opens each CPU's buffer, and fills trace.polls.  Ends kvmstat if it cannot. */
 static void open_streams(void)
 {
     DIR *d = open_dir(trace.dir, "per_cpu");
@@ -2725,7 +2859,10 @@ static void open_streams(void)
         if (cpu < 0)
             continue;
         snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
-        /* Before it is open: clean_up() closes what it knows. */
+        /*
+         * The room is made before the file is opened: if there is no memory, kvmstat ends, and
+         * clean_up() closes only files that have a place in reading.streams.
+         */
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
         int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
@@ -2735,7 +2872,7 @@ static void open_streams(void)
     if (errno != 0)
         fail_errno("per_cpu");
     closedir(d);
-    /* With -w, each CPU that has events needs a file, sooner or later. */
+    /* With -w, each CPU that has events will sooner or later need one more file. */
     if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
         files.rlim_cur < 2 * reading.nstreams + 20) {
         errno = EMFILE;
@@ -2744,7 +2881,7 @@ static void open_streams(void)
     qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
-    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* for its reader's end */
+    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* the reader may go away */
     trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
     watch_streams();
 }
@@ -2753,7 +2890,10 @@ static void open_streams(void)
  * This host: the buffers of its CPUs.
  */
 
-/* Asks the kernel which of the n buffers at p have something to read. */
+/*
+ * Asks the kernel, without waiting, which of the n buffers at p have something to read.  Ends
+ * kvmstat if that fails.
+ */
 static void poll_buffers(struct pollfd *p, size_t n)
 {
     while (poll(p, n, 0) < 0) {
@@ -2763,9 +2903,10 @@ static void poll_buffers(struct pollfd *p, size_t n)
 }
 
 /*
- * Whether there is something to read.  What has nothing must not be read: if its CPU just then
- * puts its next event on the page that was read last, and goes on to another page, the kernel
- * gives up that one, the event with it, and tells nobody (rb_get_reader_page(), to Linux 6.18).
+ * Returns whether s has something to read.  A buffer that has nothing must not be read: if its CPU
+ * just then puts its next event on the page that was read last, and goes on to another page, the
+ * kernel gives up the former page with the event on it, and reports no loss (rb_get_reader_page(),
+ * up to Linux 6.18).
  */
 static bool is_ready(const struct stream *s)
 {
@@ -2777,7 +2918,7 @@ static bool is_ready(const struct stream *s)
     return (p.revents & POLLIN) != 0;
 }
 
-/* source.read_pages: one sub-buffer, which -w saves. */
+/* source.read_pages: reads one sub-buffer, which -w saves. */
 static bool read_buffer(struct stream *s)
 {
     ssize_t size;
@@ -2801,7 +2942,11 @@ static bool read_buffer(struct stream *s)
     return true;
 }
 
-/* source.add_lost: not from the sub-buffer, which may have had no room for the number. */
+/*
+ * source.add_lost: adds to s->lost how far the kernel's count of lost events has grown.  The
+ * sub-buffer may have had no room for their number.  If the host is too short of something to tell,
+ * sets s->lost_more.
+ */
 static void add_overrun(struct stream *s)
 {
     char path[64], text[1024], *overrun;
@@ -2817,17 +2962,20 @@ static void add_overrun(struct stream *s)
     if ((overrun = strstr(text, "\noverrun: ")) == NULL)
         fail("%s: not understood (is this kernel newer than kvmstat?)", path);
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
-    s->lost += total < s->overrun ? total : total - s->overrun; /* somebody emptied it */
+    s->lost += total < s->overrun ? total : total - s->overrun; /* less: the buffer was emptied */
     s->overrun = total;
 }
 
-/* source.say_lost */
+/* source.say_lost: prints the list, and the option that helps. */
 static void say_host_lost(const struct text *list)
 {
     complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)list->size, list->s, options.kib);
 }
 
-/* Asks the kernel which streams have something to read, be it one event. */
+/*
+ * Asks the kernel which streams have something to read, even a single event, and sets ready of
+ * each.
+ */
 static void poll_streams(void)
 {
     if (options.write != NULL)
@@ -2837,15 +2985,18 @@ static void poll_streams(void)
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
         if ((p->revents & POLLERR) != 0)
-            p->fd = -1; /* a CPU that was never online */
+            p->fd = -1; /* its CPU was never online: waiting for it would end at once */
         reading.streams[i].ready = (p->revents & POLLIN) != 0;
     }
 }
 
-/* drain() of what the CPUs' buffers have. */
+/* Counts all events in the CPUs' buffers stamped before the given time, see drain(). */
 static void drain_buffers(uint64_t until)
 {
-    /* Only now, after the clock was read, can the buffers tell of all before that time. */
+    /*
+     * The buffers are asked only now, after the clock was read for until: so they have all events
+     * before that time.
+     */
     poll_streams();
     drain(until);
     if (options.write != NULL)
@@ -2853,12 +3004,16 @@ static void drain_buffers(uint64_t until)
 }
 
 /*
- * This host: what others do in the instance.  Another program may switch its events off, empty its
- * buffers or change their settings (trace-cmd reset -a does so in all instances): counts are too
- * low then.  inotify tells of each such change, and costs nothing as long as there is none.
+ * This host: what others do in the instance.  Another program may disable its events, empty its
+ * buffers or change their settings (trace-cmd reset -a does so in all instances): then the counts
+ * are too low.  inotify tells of each such change, and costs nothing as long as there is none.
  */
 
-/* Has inotify tell of changes in directory path of the instance, which ends in a slash. */
+/*
+ * Has inotify watch the instance's directory path, which is empty or ends in a slash.  Makes it the
+ * working directory, as inotify needs a path and the mount may be attached nowhere.  Ends kvmstat
+ * if it cannot.
+ */
 static void watch_directory(const char *path)
 {
     struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
@@ -2877,7 +3032,10 @@ static void watch_directory(const char *path)
     trace.watches[trace.nwatches++] = w;
 }
 
-/* Watches all of the instance that kvmstat needs to stay as it is. */
+/*
+ * Watches all directories of the instance that kvmstat needs to stay as they are.  Leaves / as the
+ * working directory.
+ */
 static void watch_instance(void)
 {
     char path[64];
@@ -2903,10 +3061,13 @@ static void watch_instance(void)
         fail_errno("/");
 }
 
-/* Notes that somebody changed the file name in directory path of the instance. */
+/*
+ * Notes that somebody changed the file name in directory path of the instance, or took events from
+ * it.
+ */
 static void note_touched(const char *path, const char *name)
 {
-    enum { MAX_TOUCHED = 4 }; /* names that are told; they may be many */
+    enum { MAX_TOUCHED = 4 }; /* names that a report lists; there may be many more */
     char text[64 + NAME_MAX];
     int size = snprintf(text, sizeof(text), ", %s%s", path, name);
 
@@ -2921,7 +3082,10 @@ static void note_touched(const char *path, const char *name)
         put_bytes(&trace.touched, ", ...", 5);
 }
 
-/* Whether others' opening of the file takes events from its buffer, or stops it meanwhile. */
+/*
+ * Returns whether somebody who opens the file takes events from its buffer, or stops the buffer
+ * meanwhile.
+ */
 static bool takes_events(const char *name)
 {
     return strncmp(name, "trace_pipe", 10) == 0 ||
@@ -2929,7 +3093,7 @@ static bool takes_events(const char *name)
                faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
 }
 
-/* Notes what others did in the instance. */
+/* Notes what others did in the instance, as inotify tells it. */
 static void note_changes(void)
 {
     static _Alignas(struct inotify_event) char room[1 << 14];
@@ -2943,14 +3107,14 @@ static void note_changes(void)
             bool changed = (e->mask & (IN_MODIFY | IN_Q_OVERFLOW)) != 0;
             for (size_t i = 0; i < trace.nwatches; i++)
                 path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
-            /* kvmstat -w changes buffer_percent itself, all the time. */
+            /* kvmstat -w itself writes buffer_percent, again and again. */
             if (changed ? strcmp(name, "buffer_percent") != 0 : takes_events(name))
                 note_touched(path, name);
         }
     }
 }
 
-/* Forgets what s has read and not counted. */
+/* Drops what was read of s and not counted yet. */
 static void empty_stream(struct stream *s)
 {
     s->nbytes = s->used = 0;
@@ -2959,8 +3123,9 @@ static void empty_stream(struct stream *s)
 }
 
 /*
- * source.refuse.  Somebody else who has changed the instance explains it: then s has no events
- * until that is set right.
+ * source.refuse: ends kvmstat, unless somebody else has changed the instance since the last report,
+ * which explains why what was read of s cannot be true.  Then drops what was read; s has no events
+ * until mend_instance() has set the instance right.
  */
 static void refuse_buffer(struct stream *s, const char *what)
 {
@@ -2971,14 +3136,15 @@ static void refuse_buffer(struct stream *s, const char *what)
 }
 
 /*
- * Sets the instance up again as it was, if others changed it.  What its buffers had is dropped: it
- * may be of another clock.  In the recording, the next sub-buffers tell that there is a loss.
+ * Sets the instance up again as it was, if others changed it.  Drops what its buffers have, since
+ * their stamps may be of another clock.  In a recording that is made (-w), each CPU's next
+ * sub-buffer tells of a loss.
  */
 static void mend_instance(void)
 {
     char on[8] = "";
 
-    /* The kernel itself may switch it off: a trigger, or an oops. */
+    /* The kernel itself may have switched tracing off: by a trigger, or after an oops. */
     if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
         note_touched("", "tracing_on");
     note_changes();
@@ -2991,7 +3157,7 @@ static void mend_instance(void)
     set_in_instance("set_event_pid", "");
     if (options.npids != 0)
         set_pids();
-    write_file(trace.dir, "set_event_notrace_pid", ""); /* as of Linux 5.7 */
+    write_file(trace.dir, "set_event_notrace_pid", ""); /* since Linux 5.7 */
     switch_events_on();
     set_in_instance("trace", "");
     for (size_t i = 0; i < reading.nstreams; i++) {
@@ -3002,13 +3168,16 @@ static void mend_instance(void)
     size_t ntouched = trace.ntouched, size = trace.touched.size;
     set_in_instance("tracing_on", "1");
     reading.gap = reading.mended = now(CLOCK_MONOTONIC);
-    note_changes(); /* these */
+    note_changes(); /* kvmstat's own changes, which are forgotten here */
     trace.ntouched = ntouched;
     trace.touched.size = size;
     trace.changed = false;
 }
 
-/* Ends kvmstat if the kvm module was unloaded: its events are gone, or others. */
+/*
+ * Ends kvmstat if the kvm module was unloaded: then its events are gone or, if it was loaded again,
+ * are new ones, which are not enabled.
+ */
 static void check_module(void)
 {
     char path[64], on[8] = "";
@@ -3020,15 +3189,16 @@ static void check_module(void)
             *on = '0';
     }
     if (*on == '0') {
-        note_changes(); /* or somebody has just switched it off */
+        note_changes(); /* somebody may just have disabled the event instead */
         if (!trace.changed)
             fail("kvm: unloaded (load it, and start kvmstat anew)");
     }
 }
 
 /*
- * Says, in one line, what others changed in the instance since the last report, and whether
- * it was set right only in this one, which starts at the given time.  Whether there was something.
+ * Says, in one line, what others changed in the instance since the last report; or, if they changed
+ * nothing since, that the instance was set right only in the interval of this report, which starts
+ * at the given time.  Returns whether that makes this report's counts too low.
  */
 static bool report_changes(uint64_t start)
 {
@@ -3047,11 +3217,12 @@ static bool report_changes(uint64_t start)
 }
 
 /*
- * This host: processes and threads.  Their ids come into use again: a process is told from another
- * one by when it started, a thread by the event of its birth.
+ * This host: processes and threads.  Their ids come into use again.  A process is told from an
+ * earlier one with the same id by when it started, a thread by the event of its birth
+ * (task_newtask).
  */
 
-/* The directory of the process or thread tid in procfs; -1 if it has ended. */
+/* Returns an O_PATH file descriptor of task tid's directory in procfs; -1 if the task has ended. */
 static int open_task(int tid)
 {
     char name[16];
@@ -3063,25 +3234,28 @@ static int open_task(int tid)
     return dir;
 }
 
-/* Field number n, from 3 on, of the stat of the task in dir, see proc(5); 0 if it has ended. */
+/*
+ * Returns field n (3 or more) of the stat file of the task in dir, as proc(5) numbers them; 0 if
+ * the task has ended.
+ */
 static uint64_t stat_field(int dir, int n)
 {
     char text[1024], *s = NULL;
 
     if (read_host_file(dir, "stat", text, sizeof(text)) > 0)
-        s = strrchr(text, ')'); /* its name, field 2, may have any others in it */
+        s = strrchr(text, ')'); /* field 2, the name, may have spaces and parentheses in it */
     for (; n > 2 && s != NULL; n--)
         s = strchr(s + 1, ' ');
     return s == NULL ? 0 : strtoull(s, NULL, 10);
 }
 
-/* When the task in dir started, in clock ticks since boot; 0 if it has ended. */
+/* Returns when the task in dir started, in clock ticks since boot; 0 if it has ended. */
 static uint64_t start_of(int dir)
 {
     return stat_field(dir, 22);
 }
 
-/* A time of the trace clock in clock ticks since boot. */
+/* Converts a time of the trace clock, in nanoseconds, to clock ticks since boot. */
 static uint64_t to_ticks(uint64_t time)
 {
     uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
@@ -3089,7 +3263,7 @@ static uint64_t to_ticks(uint64_t time)
     return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
-/* The other way round. */
+/* Converts clock ticks since boot to a time of the trace clock, in nanoseconds. */
 static uint64_t from_ticks(uint64_t ticks)
 {
     uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
@@ -3097,7 +3271,10 @@ static uint64_t from_ticks(uint64_t ticks)
     return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
 }
 
-/* The process of thread tid, by procfs; 0 if the thread is not the one of the given time. */
+/*
+ * Returns the process id of thread tid, from procfs; 0 if the thread has ended, or started after
+ * the given time and so is not the one that had the id then.
+ */
 static int process_then(int tid, uint64_t time)
 {
     char status[4096], *tgid = NULL;
@@ -3113,7 +3290,7 @@ static int process_then(int tid, uint64_t time)
     return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
 }
 
-/* source.process_of, by its birth or procfs. */
+/* source.process_of, from the event of the thread's birth or else from procfs. */
 static int host_process_of(int tid, uint64_t time)
 {
     struct birth *b = birth_of(tid);
@@ -3126,7 +3303,7 @@ static int host_process_of(int tid, uint64_t time)
     return pid;
 }
 
-/* source.comm_of, by procfs; false with errno. */
+/* source.comm_of, from procfs.  Returns false with errno set, 0 if the name is empty. */
 static bool host_comm_of(int tid, char *name, size_t size)
 {
     char path[64];
@@ -3135,11 +3312,11 @@ static bool host_comm_of(int tid, char *name, size_t size)
     errno = 0;
     ssize_t n = read_file(view.proc, path, name, size);
     if (n > 0)
-        name[n - 1] = '\0'; /* the newline */
+        name[n - 1] = '\0'; /* in place of the newline */
     return n > 0;
 }
 
-/* Ends g if the id of its process is by now that of another one, which has another start. */
+/* Ends g if its process's id is by now that of another process, which started at another time. */
 static void end_if_replaced(struct guest *g)
 {
     int dir = open_task(g->pid);
@@ -3151,7 +3328,7 @@ static void end_if_replaced(struct guest *g)
         end_guest(g, from_ticks(started));
 }
 
-/* source.end_former */
+/* source.end_former, for the thread and the guest that had the id child. */
 static void end_host_former(int child, int pid, uint64_t time)
 {
     struct thread *t = known_thread(child);
@@ -3160,16 +3337,23 @@ static void end_host_former(int child, int pid, uint64_t time)
     (void)pid;
     if (t != NULL)
         end_thread(t);
-    /* The process may be known before this event of its own birth is read: to a clock tick. */
+    /*
+     * g may be the process whose birth this is, found in procfs before the event was read.  Its
+     * start is known to a clock tick: only one that is more than a tick earlier is another
+     * process's.
+     */
     if (g != NULL && g->started + 1 < to_ticks(time))
         end_guest(g, time);
 }
 
 /*
- * This host: guests' names, what their owners chose, as bytes.
+ * This host: guests' names.  Their owners chose them: they can be any bytes.
  */
 
-/* Takes the name out of the value of QEMU's -name, in place: it follows guest=, or comes first. */
+/*
+ * Returns the name in the value of QEMU's -name, made in place: what follows guest=, or what comes
+ * first without a key.
+ */
 static char *qemu_name(char *s)
 {
     char *name = s, *end = name;
@@ -3184,7 +3368,7 @@ static char *qemu_name(char *s)
             end = name;
         for (s = value; *s != '\0' && (*s != ',' || s[1] == ','); s++) {
             if (*s == ',')
-                s++; /* ,, is a comma */
+                s++; /* two commas stand for one */
             if (plain || guest)
                 *end++ = *s;
         }
@@ -3195,7 +3379,10 @@ static char *qemu_name(char *s)
     return name;
 }
 
-/* Whether the command at that path takes a name as it is; the others, as QEMU takes its -name. */
+/*
+ * Returns whether the VMM whose executable is at path takes a name as it is.  Others are taken to
+ * read it as QEMU reads the value of its -name.
+ */
 static bool takes_plain_name(const char *path)
 {
     const char *slash = strrchr(path, '/'), *file = slash == NULL ? path : slash + 1;
@@ -3203,7 +3390,10 @@ static bool takes_plain_name(const char *path)
     return strcmp(file, "crosvm") == 0 || strcmp(file, "lkvm") == 0;
 }
 
-/* Behind the option of the given name with which word begins, after one dash or two; or NULL. */
+/*
+ * Returns what follows the option of this name, after one dash or two, in word; NULL if word does
+ * not begin with that option.
+ */
 static char *behind_option(char *word, const char *name)
 {
     char *option = word + (*word == '-') + (*word == '-' && word[1] == '-');
@@ -3213,9 +3403,10 @@ static char *behind_option(char *word, const char *name)
 }
 
 /*
- * The guest's name in its monitor's command line, size bytes of NUL-ended words and a NUL
- * behind; NULL if there is none.  It is made in place.  Monitors take -name NAME (QEMU), --name
- * NAME (QEMU, crosvm, kvmtool) or --id NAME (Firecracker), and the same with `='.
+ * Returns the guest's name in the command line of its VMM, or NULL if there is none.  The command
+ * line is size bytes of NUL-ended words, with one more NUL behind; the name is made in it, in
+ * place.  VMMs take -name NAME (QEMU), --name NAME (QEMU, crosvm, kvmtool) or --id NAME
+ * (Firecracker), and the same with `=' before NAME.
  */
 static char *name_in_command(char *command, size_t size)
 {
@@ -3235,36 +3426,40 @@ static char *name_in_command(char *command, size_t size)
 }
 
 /*
- * The reader of names.  Who reads a process's command line may have to wait for that process,
- * for ever: a tenant whose memory comes from a file system that does not answer can hold
- * the lock that this takes.  So another process reads it, and is abandoned if it does not answer.
+ * The reader of names.  Whoever reads a process's command line may have to wait for that process
+ * for ever: a tenant whose memory comes from a file system that does not answer can hold the lock
+ * that the read takes.  So a child of kvmstat, the reader, reads command lines, and is abandoned if
+ * it does not answer.
  */
 
 /* What the reader answers. */
 struct answer {
-    int error;               /* errno, if it could not read the command line; else 0 */
-    char name[MAX_NAME + 1]; /* the guest's name; empty if there is none in it */
+    int error;               /* errno if the command line could not be read; else 0 */
+    char name[MAX_NAME + 1]; /* the guest's name; empty if the command line has none */
 };
 
-enum { MAX_READERS = 4 }; /* with those that do not answer, and have not ended yet */
+enum { MAX_READERS = 4 }; /* readers at a time, with abandoned ones that have not ended yet */
 
-/* Who reads names, and for how long it may be waited for. */
+/* The reader, and how long kvmstat may wait for it. */
 static struct {
-    int fd;                  /* the socket to the reader; -1: there is none */
-    pid_t pids[MAX_READERS]; /* those that were started and have not ended; else 0 */
-    pid_t *pid;              /* the one of these that has the other end of fd */
-    uint64_t patience;       /* nanoseconds that may still be waited for it: ... */
-    uint64_t grown;          /* ... as of that time of CLOCK_MONOTONIC */
-    bool said;               /* that a name is missing, and one still is */
-    bool changed;            /* -m: a guest got another name than it had */
+    int fd;                  /* the socket to the reader; -1: there is no reader */
+    pid_t pids[MAX_READERS]; /* process ids of readers that have not been seen to end; else 0 */
+    pid_t *pid;              /* the place in pids of the reader at the other end of fd */
+    uint64_t patience;       /* nanoseconds that kvmstat may wait for names from now on ... */
+    uint64_t grown;          /* ... as of this CLOCK_MONOTONIC time */
+    bool said;               /* kvmstat has said that a name is missing, and one still is */
+    bool changed;            /* -m: a guest got another name since the metrics were made */
 } naming = {.fd = -1};
 
-#define MIN_PATIENCE (NSEC / 1000)       /* nanoseconds, to begin with a name */
-#define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; it grows by a tenth of the time */
-#define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds until who gave no answer is asked again */
-#define MAX_COMMAND (6u << 20)           /* bytes that are read: what execve() takes */
+#define MIN_PATIENCE (NSEC / 1000)       /* nanoseconds; with less left, no name is asked for */
+#define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; patience grows by a tenth of the time */
+#define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds from no answer to the next try */
+#define MAX_COMMAND (6u << 20)           /* bytes; the longest command line of execve(2) */
 
-/* The reader's answer: what the command line of pid tells.  It is read to size bytes at command. */
+/*
+ * Makes the reader's answer about process pid, whose command line is read to the size bytes at
+ * command.
+ */
 static struct answer read_name(int pid, char *command, size_t size)
 {
     struct answer answer = {.error = 0};
@@ -3272,7 +3467,7 @@ static struct answer read_name(int pid, char *command, size_t size)
 
     snprintf(path, sizeof(path), "%d/cmdline", pid);
     ssize_t n = read_file(view.proc, path, command, size);
-    /* Of a process that is gone, or that others may not look at, there is none. */
+    /* A process that is gone, or that kvmstat may not look at, has no name, which is no error. */
     if (n < 0 && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM)
         answer.error = errno;
     if (n > 0 && (name = name_in_command(command, (size_t)n)) != NULL) {
@@ -3282,7 +3477,10 @@ static struct answer read_name(int pid, char *command, size_t size)
     return answer;
 }
 
-/* The reader: answers what it is asked on fd, until its other end is closed. */
+/*
+ * Runs the reader: answers each process id that comes on the socket fd, until the other end is
+ * closed.
+ */
 static _Noreturn void read_names(int fd)
 {
     char *command = malloc(MAX_COMMAND);
@@ -3290,7 +3488,7 @@ static _Noreturn void read_names(int fd)
 
     if (command == NULL || !close_others(fd, view.proc) || chdir("/") != 0)
         _exit(1);
-    keep_capabilities(1u << SYS_PTRACE); /* where /proc has hidepid */
+    keep_capabilities(1u << SYS_PTRACE); /* needed where /proc is mounted with hidepid */
     while (recv(fd, &pid, sizeof(pid), 0) == (ssize_t)sizeof(pid)) {
         const struct answer answer = read_name(pid, command, MAX_COMMAND);
         send(fd, &answer, sizeof(answer), MSG_NOSIGNAL);
@@ -3298,7 +3496,10 @@ static _Noreturn void read_names(int fd)
     _exit(0);
 }
 
-/* Starts the reader, unless there is one; 0, or what errno was. */
+/*
+ * Starts the reader, unless there is one.  Returns 0 or an errno: ETIMEDOUT if MAX_READERS
+ * abandoned ones have not ended.
+ */
 static int start_reader(void)
 {
     int ends[2];
@@ -3330,7 +3531,7 @@ static int start_reader(void)
     return 0;
 }
 
-/* Ends the reader.  Nobody waits for it here: what it does may take for ever. */
+/* Kills the reader, and does not wait for its end: what it is doing may take for ever. */
 static void abandon_reader(void)
 {
     close(naming.fd);
@@ -3338,7 +3539,7 @@ static void abandon_reader(void)
     naming.fd = -1;
 }
 
-/* Ends the reader, which has nothing to do: so it is gone at once. */
+/* Ends the reader, if there is one, and waits for its end: an idle reader ends at once. */
 static void end_reader(void)
 {
     if (naming.fd < 0)
@@ -3347,7 +3548,11 @@ static void end_reader(void)
     waitpid(*naming.pid, NULL, 0);
 }
 
-/* Asks the reader for the name of pid's guest, and waits so long at most; 0, or what errno was. */
+/*
+ * Asks the reader for the name of the guest of process pid, and waits for at most limit
+ * nanoseconds.  Returns 0 with *answer set, or an errno: ETIMEDOUT if there was no answer in time.
+ * A reader that does not answer is abandoned.
+ */
 static int ask_reader(int pid, uint64_t limit, struct answer *answer)
 {
     struct timeval timeout = {.tv_sec = 0, .tv_usec = (suseconds_t)(limit / 1000)};
@@ -3367,8 +3572,9 @@ static int ask_reader(int pid, uint64_t limit, struct answer *answer)
 }
 
 /*
- * Asks for the name of pid's guest, as long as there is patience: of what there is, a quarter is
- * for one name, and others' names are known though some are not.  0, or what errno was.
+ * Asks for the name of the guest of process pid, if there is patience left.  One name gets a
+ * quarter of it at most: so other names become known even if some do not.  Returns 0 with *answer
+ * set, or an errno: EBUSY if patience is short.
  */
 static int ask_name(int pid, struct answer *answer)
 {
@@ -3387,8 +3593,9 @@ static int ask_name(int pid, struct answer *answer)
 }
 
 /*
- * Gives g its guest's name.  While that cannot be told, it says so, once, and gives it the name
- * of the process, or `?'.
+ * Asks for the name of g's guest, and sets g->name to it.  If that fails, kvmstat says so, unless
+ * it has said so of a name that is still missing; g keeps the name it had, or else gets its
+ * process's name or, without one, `?'.
  */
 static void name_guest(struct guest *g)
 {
@@ -3431,7 +3638,10 @@ static void name_guests(void)
  * This host: its guests, and the threads that have events.
  */
 
-/* Finds out what procfs has of g, if its process is still that of the given time. */
+/*
+ * Finds out what procfs has of g.  Notes that g is gone if its process has ended, or if the one
+ * that has its pid now started after the given time.
+ */
 static void identify(struct guest *g, uint64_t time)
 {
     bool named = options.names || options.metrics || options.write != NULL;
@@ -3451,7 +3661,10 @@ static void identify(struct guest *g, uint64_t time)
         g->name = copy("?");
 }
 
-/* source.meet_guest.  The processes that -p asks for are those that find_asked() finds. */
+/*
+ * source.meet_guest: identifies g and, with -m, notes whether its pid was another guest's before.
+ * With -p, only find_asked() sets g->asked.
+ */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
     g->asked = options.npids == 0;
@@ -3464,7 +3677,7 @@ static void meet_host_guest(struct guest *g, uint64_t time)
     }
 }
 
-/* The guest of the process that has the id pid now, new if need be. */
+/* Returns the guest of the process that has the id pid now, new if need be. */
 static struct guest *guest_now(int pid)
 {
     struct guest *g = known_guest(pid);
@@ -3474,14 +3687,14 @@ static struct guest *guest_now(int pid)
     return guest_of(pid, now(CLOCK_MONOTONIC));
 }
 
-/* source.is_full: nothing limits what this host has. */
+/* source.is_full: nothing limits how many guests, vCPUs and threads this host has. */
 static bool is_host_full(size_t n)
 {
     (void)n;
     return false;
 }
 
-/* source.thread_of */
+/* source.thread_of: a new thread's guest is that of its process. */
 static struct thread *host_thread_of(int tid, uint64_t time)
 {
     struct thread *t = known_thread(tid);
@@ -3494,7 +3707,10 @@ static struct thread *host_thread_of(int tid, uint64_t time)
     if (pid == 0)
         return NULL;
     struct guest *g = known_guest(pid);
-    /* With -p, the births of others' processes are not traced. */
+    /*
+     * With -p, births of processes outside its list are not traced: only procfs can tell that pid
+     * is another process's by now.
+     */
     if (g != NULL && options.npids != 0)
         end_if_replaced(g);
     if (g == NULL || (g->former && time >= g->gone))
@@ -3505,16 +3721,19 @@ static struct thread *host_thread_of(int tid, uint64_t time)
 }
 
 /*
- * Which guests there are.  What a process has descriptors of is its own: these tell.  They are
- * read anew when a virtual machine is made (the kernel announces it by a uevent) or comes to be
- * a guest's by an event, and when debugfs, which has a directory for each virtual machine and
- * in it one for each vCPU, has changed.  Not all machines have such a directory.
+ * Which guests there are.  A process's file descriptors are its own, and tell its VMs and vCPUs.
+ * They are read anew when a VM is made (the kernel announces it by a uevent), when an event shows
+ * that a process is a guest, and when debugfs, which has a directory for each VM and in it one for
+ * each vCPU, has changed.  Not all VMs have such a directory.
  */
 
-#define MAX_LOOK (NSEC / 4) /* nanoseconds that a look at the host's processes may take ... */
-#define LOOK_SHARE 4        /* ... and one in this many of the time that looks take in all */
+#define MAX_LOOK (NSEC / 4) /* nanoseconds of CPU time that a look at the processes may take */
+#define LOOK_SHARE 4        /* a look is followed by a rest of this many times its CPU time */
 
-/* Whether a signal that asks for the end has come: they are held back while kvmstat works. */
+/*
+ * Returns whether a signal that asks for the end has come.  Such signals are held back while
+ * kvmstat works.
+ */
 static bool is_end_asked(void)
 {
     sigset_t pending;
@@ -3528,8 +3747,8 @@ static bool is_end_asked(void)
 }
 
 /*
- * Whether the look that is under way may go on: it has a limit, whatever a guest's owner made,
- * and ends when kvmstat is to end.
+ * Returns whether the current look may go on.  It may not, and view.cut is set, once its CPU time
+ * is used up, which is limited whatever a guest's owner made, or when kvmstat is to end.
  */
 static bool has_time(void)
 {
@@ -3540,7 +3759,11 @@ static bool has_time(void)
     return !view.cut;
 }
 
-/* What the link at path, of a process's descriptor, says it is of KVM's, as vm; "" if nothing. */
+/*
+ * Returns what the link at path under directory dir, of a process's file descriptor, says after
+ * "anon_inode:kvm-": vm, vcpu:NUMBER or vcpu.  Returns "" if the file is not KVM's.  The next call
+ * overwrites the text.
+ */
 static const char *kvm_descriptor(int dir, const char *path)
 {
     static const char before[] = "anon_inode:kvm-";
@@ -3553,16 +3776,19 @@ static const char *kvm_descriptor(int dir, const char *path)
     return strncmp(link, before, strlen(before)) == 0 ? link + strlen(before) : "";
 }
 
-/* What the descriptors of a process tell. */
+/* What the file descriptors of a process tell. */
 struct descriptors {
-    long *vcpus;     /* the numbers of the vCPUs that it has any of */
-    size_t nvcpus;   /* how many */
-    size_t machines; /* descriptors of virtual machines */
-    int last;        /* one of these descriptors; -1 if there is none */
-    bool nameless;   /* there are vCPUs whose links do not tell their number (before Linux 4.18) */
+    long *vcpus;     /* the numbers of its vCPUs; some may be there twice */
+    size_t nvcpus;   /* number of these */
+    size_t machines; /* number of file descriptors of VMs */
+    int last;        /* one file descriptor of a VM or vCPU; -1 if there is none */
+    bool nameless;   /* some links do not tell their vCPU's number (before Linux 4.18) */
 };
 
-/* Adds to f what the descriptors in fd, of the task in dir, tell; false if they cannot be read. */
+/*
+ * Adds to f what the file descriptors of the task in dir tell.  Returns false if it has none, or
+ * they cannot be read.
+ */
 static bool read_table(int dir, struct descriptors *f)
 {
     DIR *d = open_host_dir(dir, "fd");
@@ -3587,10 +3813,14 @@ static bool read_table(int dir, struct descriptors *f)
     }
     if (d != NULL)
         closedir(d);
-    return n > 2; /* also of a task that has ended there is a directory, with . and .. in it */
+    return n > 2; /* the directory of a task that has ended is there, with . and .. in it */
 }
 
-/* Whether two tasks have the same descriptors, or descriptor fd of both is the same file. */
+/*
+ * Returns whether two tasks share all their file descriptors, if fd is -1; else whether file
+ * descriptor fd of both is the same open file.  Returns false with errno set if the kernel cannot
+ * tell.
+ */
 static bool is_same(int tid, int other, int fd)
 {
     enum { KCMP_FILE = 0, KCMP_FILES = 2 }; /* linux/kcmp.h */
@@ -3601,9 +3831,9 @@ static bool is_same(int tid, int other, int fd)
 }
 
 /*
- * Adds to f what the descriptors of process pid, whose directory is dir, tell.  Its threads may
- * have others than its first one, which may have ended.  While tracing has not begun, it keeps
- * as well whose these threads are.
+ * Adds to f what the file descriptors of process pid, whose directory is dir, tell.  A thread may
+ * have other ones than the process's first thread, which may have ended.  Before tracing has begun,
+ * also keeps which process these threads belong to.
  */
 static void read_descriptors(int pid, int dir, struct descriptors *f)
 {
@@ -3618,7 +3848,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
         if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
             continue;
         if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
-            continue; /* the kernel cannot compare them: they are most often the same */
+            continue; /* the same ones; or, if the kernel cannot compare them, most likely so */
         int task = openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (task >= 0 && read_table(task, f))
             last = tid;
@@ -3629,7 +3859,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
         closedir(d);
 }
 
-/* Sets which vCPUs g has to what its descriptors tell; if all could not be read, adds these. */
+/* Sets which vCPUs g has to what f tells; if not everything could be read, only adds vCPUs. */
 static void take_descriptors(struct guest *g, const struct descriptors *f)
 {
     bool all = !view.cut && view.shortage == 0;
@@ -3648,7 +3878,7 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
     g->stale = now(CLOCK_MONOTONIC) < g->unsettled;
 }
 
-/* Finds the vCPUs that g has. */
+/* Finds the vCPUs that g has, by its file descriptors. */
 static void scan_descriptors(struct guest *g)
 {
     struct descriptors f = {.last = -1};
@@ -3657,7 +3887,7 @@ static void scan_descriptors(struct guest *g)
 
     if (dir < 0)
         return;
-    bool own = start_of(dir) == g->started; /* or the id is another process's, or about to be */
+    bool own = start_of(dir) == g->started; /* or the id is, or may become, another process's */
     if (own)
         read_descriptors(g->pid, dir, &f);
     close(dir);
@@ -3670,7 +3900,7 @@ static void scan_descriptors(struct guest *g)
         view.largest = g->pid;
 }
 
-/* Finds the vCPUs of process pid, unless it is known already. */
+/* Makes process pid a guest, with its vCPUs, if it has a VM or a vCPU and is no guest yet. */
 static void search_process(int pid)
 {
     struct descriptors f = {.last = -1};
@@ -3679,7 +3909,7 @@ static void search_process(int pid)
     if (dir < 0)
         return;
     read_descriptors(pid, dir, &f);
-    /* A child that was just forked has its parent's descriptors, but the machine is not its. */
+    /* A child just forked has its parent's file descriptors, but the VM is its parent's. */
     if (f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
         take_descriptors(guest_of(pid, now(CLOCK_MONOTONIC)), &f);
     close(dir);
@@ -3689,8 +3919,8 @@ static void search_process(int pid)
 }
 
 /*
- * Goes on with the search for processes that have virtual machines, if there is one: it goes
- * through all processes, and may take several looks.
+ * Goes on with the search of all processes for those that have VMs, or begins one that is wanted.
+ * A search may take several looks.
  */
 static void search_processes(void)
 {
@@ -3710,6 +3940,7 @@ static void search_processes(void)
     }
 }
 
+/* qsort(), bsearch(): in order of inode. */
 static int compare_vms(const void *a, const void *b)
 {
     const struct vm *x = a, *y = b;
@@ -3717,7 +3948,7 @@ static int compare_vms(const void *a, const void *b)
     return x->inode < y->inode ? -1 : x->inode > y->inode;
 }
 
-/* Reads which vCPUs m's directory has. */
+/* Reads which vCPUs the debugfs directory of m has. */
 static void read_directory(struct vm *m)
 {
     DIR *d = open_host_dir(view.debugfs, m->name);
@@ -3736,8 +3967,9 @@ static void read_directory(struct vm *m)
 }
 
 /*
- * Finds whose machine m is by its directory's name, PID-FD: PID is the thread that made it,
- * of whose process FD then was a descriptor.  Both may be others' by now.
+ * Finds the guest whose VM m is, by the name of m's directory, PID-FD: PID is the thread that made
+ * the VM, and FD was then the VM's file descriptor in that thread's process.  Both may have another
+ * meaning by now; m->sure tells that FD is still a VM.
  */
 static void find_owner(struct vm *m)
 {
@@ -3757,8 +3989,8 @@ static void find_owner(struct vm *m)
 }
 
 /*
- * Adds the virtual machine whose directory is e to view.vms, with what is known of
- * it from the nold ones at old.
+ * Adds the VM whose directory is e to view.vms.  Takes over what is known of it from the nold VMs
+ * at old, which are in order of inode.
  */
 static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
 {
@@ -3777,20 +4009,23 @@ static void add_vm(const struct dirent *e, struct vm *old, size_t nold)
     *m = key;
     if (known != NULL && strcmp(known->name, e->d_name) == 0) {
         *m = *known;
-        *known = (struct vm){.inode = known->inode}; /* what is left there is gone */
+        *known = (struct vm){.inode = known->inode}; /* what is left in old are VMs that are gone */
     } else {
         strcpy(m->name, e->d_name);
         find_owner(m);
     }
     if (m->links != st.st_nlink)
         read_directory(m);
-    /* No link for a vCPU: there is none yet, or the kernel makes them no directories. */
+    /*
+     * With two links there are no directories of vCPUs: there is no vCPU yet, or the kernel makes
+     * none for vCPUs.
+     */
     if (m->guest != NULL)
         m->guest->stale |= m->links != st.st_nlink || st.st_nlink == 2;
     m->links = st.st_nlink;
 }
 
-/* Reads the directory kvm of debugfs anew. */
+/* Reads debugfs's directory kvm anew, to view.vms. */
 static void scan_vms(void)
 {
     DIR *d = open_host_dir(view.debugfs, ".");
@@ -3816,8 +4051,10 @@ static void scan_vms(void)
 }
 
 /*
- * Compares the machines in debugfs with the descriptors of their owners: a guest may have some
- * without a directory, and a directory be of a machine whose owner has to be searched for.
+ * Compares the VMs in debugfs with the file descriptors of their owners.  A guest may have VMs
+ * without a directory: then its file descriptors are read in every look.  A directory may be of a
+ * VM whose owner has to be searched for among all processes.  Where file descriptors do not tell
+ * vCPUs' numbers, the directories do.
  */
 static void check_vms(void)
 {
@@ -3837,7 +4074,10 @@ static void check_vms(void)
         world.guests[i]->stale |= world.guests[i]->machines > world.guests[i]->directories;
 }
 
-/* Notes which processes have ended; if the births of others may be missing, by their start. */
+/*
+ * Notes which guests' processes have ended.  If doubt, events of births may be missing: then
+ * compares when the processes started, too.
+ */
 static void find_ended(bool doubt)
 {
     for (size_t i = 0; i < world.nguests; i++) {
@@ -3851,7 +4091,10 @@ static void find_ended(bool doubt)
     }
 }
 
-/* A virtual machine was made by thread tid, whose descriptor of it is not there yet. */
+/*
+ * Notes that thread tid has made a VM, whose file descriptor may not be there yet: for ATTENTIVE
+ * nanoseconds, each look reads those of the thread's process.
+ */
 static void expect_machine(int tid)
 {
     uint64_t t = now(CLOCK_MONOTONIC);
@@ -3866,8 +4109,8 @@ static void expect_machine(int tid)
 }
 
 /*
- * Takes the uevents that came: of each virtual machine the kernel says which thread made it (as
- * of Linux 4.13; kvm_uevent_notify_change()).  Whether there was one.
+ * Takes the uevents that came: for each VM that is made, the kernel says which thread made it
+ * (since Linux 4.13; kvm_uevent_notify_change()).  Returns whether there was such a uevent.
  */
 static bool read_uevents(void)
 {
@@ -3886,7 +4129,7 @@ static bool read_uevents(void)
             made |= strcmp(s, "EVENT=create") == 0;
             tid = strncmp(s, "PID=", 4) == 0 ? parse_int(s + 4) : tid;
         }
-        view.search_again |= n < 0; /* some were dropped */
+        view.search_again |= n < 0; /* some uevents were dropped */
         if (path == NULL || strcmp(path + 1, kvm) != 0 || !made || tid <= 0)
             continue;
         expect_machine(tid);
@@ -3896,16 +4139,15 @@ static bool read_uevents(void)
     return any;
 }
 
-/* How much CPU time a look may take, in nanoseconds: how long it waits for a CPU is not its fault.
- */
+/* Returns the CPU time that a look may take, in nanoseconds.  Waiting for a CPU does not count. */
 static uint64_t look_limit(void)
 {
     return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
 }
 
 /*
- * Begins a look at the host: finds out which virtual machines debugfs has and the kernel has
- * announced.  A look takes no longer than it may (the first one does); what it cannot see the next
+ * Begins a look at the host: finds out which VMs the kernel has announced and debugfs has.  A
+ * look's CPU time is limited, except for the first look; what one look does not get to, the next
  * one will.
  */
 static void scan_machines(void)
@@ -3922,9 +4164,9 @@ static void scan_machines(void)
 }
 
 /*
- * Goes on with the look: finds which vCPUs the processes have; if thorough, also of processes
- * that have to be searched for.  After a look that took much of the CPU, others rest for some
- * time, but for those of reports.
+ * Goes on with the look: reads which vCPUs the guests have; if thorough, also searches other
+ * processes for VMs.  After a look that took much CPU time, none follows for some time, except for
+ * those of reports.
  */
 static void scan_processes(bool thorough)
 {
@@ -3964,15 +4206,15 @@ static void note_present(uint64_t end)
  * This host: which thread runs which vCPU, where its events do not tell.
  */
 
-/* Names that monitors give their vCPU threads: a number between these. */
+/* Names that VMMs give their vCPU threads: a number between two texts. */
 static const struct {
-    const char *before;               /* the number */
-    const char *after;                /* the number */
+    const char *before;               /* text before the number */
+    const char *after;                /* text after the number */
 } thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
     {"fc_vcpu ", ""},                 /* Firecracker */
     {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
 
-/* The number of the vCPU that thread tid runs, by its name; -1 if that says nothing. */
+/* Returns the vCPU's number in the name of thread tid; -1 if there is none. */
 static long vcpu_by_name(int tid)
 {
     char comm[64];
@@ -3993,7 +4235,10 @@ static long vcpu_by_name(int tid)
     return -1;
 }
 
-/* The thread that ran vCPU id of m last, by debugfs; 0 if there is none, -1 if it does not tell. */
+/*
+ * Returns the thread that ran vCPU id of m last, by debugfs; 0 if none has, -1 if debugfs does not
+ * tell.
+ */
 static int last_thread(const struct vm *m, long id)
 {
     char path[96], text[32];
@@ -4004,8 +4249,9 @@ static int last_thread(const struct vm *m, long id)
 }
 
 /*
- * Notes, for threads whose vCPU is looked for, which of m's vCPUs debugfs says that they ran
- * last.  That tells also whose m is, if nothing else does.
+ * Sets ran_last of threads whose vCPU is looked for, if debugfs says that they ran a vCPU of m
+ * last; UNKNOWN_VCPU if they ran more than one.  That also tells whose VM m is, if nothing else
+ * does.
  */
 static void match_threads(struct vm *m)
 {
@@ -4021,7 +4267,10 @@ static void match_threads(struct vm *m)
     }
 }
 
-/* match_threads() of all machines that may have such threads, and whose owner is sure or is not. */
+/*
+ * Calls match_threads() for the VMs whose owner is sure and has such threads or, if sure is false,
+ * for those whose owner is not sure.
+ */
 static void match_all_threads(bool sure)
 {
     for (size_t i = 0; i < view.nvms; i++) {
@@ -4032,8 +4281,8 @@ static void match_all_threads(bool sure)
 }
 
 /*
- * source.find_vcpu, from what match_threads() noted, the thread's name, or there being only one
- * vCPU.
+ * source.find_vcpu, by what match_threads() noted, else by what was found before, the thread's
+ * name, or there being only one vCPU.
  */
 static struct vcpu *find_host_vcpu(struct thread *t)
 {
@@ -4041,7 +4290,7 @@ static struct vcpu *find_host_vcpu(struct thread *t)
     long id = t->ran_last;
 
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
-        /* It ran two of them: no event tells when it went from one to the other. */
+        /* The thread ran two vCPUs: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
         t->known = MIXED;
         return NULL;
@@ -4057,16 +4306,19 @@ static struct vcpu *find_host_vcpu(struct thread *t)
     return t->vcpu;
 }
 
-/* Whether t's vCPU is to be looked for: its events do not tell it, and it counted or is new. */
+/*
+ * Returns whether t's vCPU is to be looked for: its events do not tell the vCPU, and t had events
+ * in this interval or, if !settling, is new.
+ */
 static bool is_looked_for(const struct thread *t, bool settling)
 {
     return t != NULL && t->known != TOLD && (settling ? t->active : t->is_new);
 }
 
 /*
- * Finds the vCPUs of the threads whose events do not tell them: of the new ones
- * now, before they may be gone, or, if settling, of all that counted something,
- * and gives their counts to them, or to the row `?'.
+ * For threads whose events do not tell their vCPU.  During an interval, looks for the vCPUs of new
+ * threads, before these may be gone.  At its end (settling), looks for those of all threads that
+ * had events, and gives their counts to the vCPU found, or to the row `?'.
  */
 static void find_vcpus(bool settling)
 {
@@ -4082,10 +4334,10 @@ static void find_vcpus(bool settling)
         }
     }
     if (any && !settling)
-        scan_machines(); /* a new thread's may be new, too */
+        scan_machines(); /* the VM of a new thread may be new, too */
     if (any)
         match_all_threads(true);
-    /* Only now: it takes longer, and the machine may soon be gone. */
+    /* This comes after debugfs was read: it takes longer, and the VM may soon be gone. */
     if (any && !settling)
         scan_processes(false);
     if (any)
@@ -4106,9 +4358,10 @@ static void find_vcpus(bool settling)
 }
 
 /*
- * This host: what is forgotten, for it is gone.
+ * This host: what is forgotten because it is gone.
  */
 
+/* Frees g and its vCPUs.  No VM in view.vms is owned by g any more. */
 static void free_guest(struct guest *g)
 {
     for (size_t i = 0; i < view.nvms; i++) {
@@ -4128,7 +4381,7 @@ static void free_guest(struct guest *g)
     free(g);
 }
 
-/* Frees the threads that were given tid 0. */
+/* Frees the threads that were given tid 0.  No stream has a last event's thread any more. */
 static void drop_threads(void)
 {
     rebuild_threads(world.space);
@@ -4137,8 +4390,8 @@ static void drop_threads(void)
 }
 
 /*
- * Forgets threads that were found to have ended before the given time: up to there, all events
- * are counted.  Whether one has ended is asked of those that had none in this interval.
+ * Forgets threads that were found to have ended before the given time, up to which all events are
+ * counted.  Of threads that had no event in this interval, finds out whether they have ended.
  */
 static void forget_threads(uint64_t end)
 {
@@ -4174,7 +4427,10 @@ static void forget_guests(uint64_t end)
 {
     size_t kept = 0;
 
-    /* All of these first: what fails in there ends kvmstat, which looks at all guests then. */
+    /*
+     * All are saved before one is freed: if saving fails, kvmstat ends, and looks at all guests in
+     * doing so.
+     */
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
         g->forgotten = g->gone != 0 && g->gone <= end && !g->has_threads;
@@ -4209,46 +4465,46 @@ static const struct source this_host = {
 
 /*
  * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Nothing in it is believed: what is read is limited by the file's
- * size, and what is kept by what hosts have.
+ * describes it.  Nothing in the file is trusted: its size limits how much is read, and
+ * what real hosts can have limits how much is kept.
  */
 
-#define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together ... */
-#define MAX_READ_AHEAD (1u << 18) /* ... and of one */
-#define MAX_AT_ONCE (64u << 20)   /* ... but of all, where sub-buffers are large, up to this */
-#define HEADER_AHEAD (1u << 14)   /* bytes of the header that are read at a time */
-#define MAX_KNOWN (1u << 15)      /* guests, vCPUs, or threads with events, told apart */
-#define MAX_THREADS (1u << 12)    /* such threads of one guest; as many vCPUs can it have */
-#define MAX_OWNERS (1u << 18)     /* (vCPU, thread) that are told in GUEST options */
-#define MAX_NAMES (4u << 20)      /* bytes of guests' names */
-#define MAX_ALL_KEYS (1u << 17)   /* -e: keys of all vCPUs that are told apart in an interval */
+#define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together */
+#define MAX_READ_AHEAD (1u << 18) /* bytes read at a time, of one CPU at most */
+#define MAX_AT_ONCE (64u << 20)   /* bytes at most, where one sub-buffer of each CPU needs more */
+#define HEADER_AHEAD (1u << 14)   /* bytes of the header read at a time */
+#define MAX_KNOWN (1u << 15)      /* guests told apart; also vCPUs; also threads with events */
+#define MAX_THREADS (1u << 12)    /* such threads of one guest; it can have no more vCPUs */
+#define MAX_OWNERS (1u << 18)     /* (vCPU, thread) entries taken from all GUEST options */
+#define MAX_NAMES (4u << 20)      /* bytes of all guests' names */
+#define MAX_ALL_KEYS (1u << 17)   /* -e: keys of all vCPUs told apart in an interval */
 
 enum {
-    MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that matters */
-    MAX_CPUS = 1 << 14, /* twice those of the largest kernels */
-    MAX_BUFFERS = 64    /* instances recorded beside the top one */
+    MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that is used */
+    MAX_CPUS = 1 << 14, /* twice as many as the largest kernels support */
+    MAX_BUFFERS = 64    /* tracefs instances recorded beside the top one */
 };
 
-/* Options in the header.  Those not here (kvmstat -r skips them) tell nothing about guests. */
+/* Options in the header.  kvmstat -r skips those not listed: they tell nothing about guests. */
 enum option {
     OPTION_END = 0,
-    OPTION_DATE = 1,    /* microseconds from the trace clock's zero back to 1970 */
-    OPTION_BUFFER = 3,  /* where the table of an instance's sub-buffers is, and its name */
-    OPTION_CLOCK = 4,   /* trace_clock */
-    OPTION_UNAME = 5,   /* the host's system */
-    OPTION_VERSION = 9, /* what made the recording; from kvmstat, what it reported, too */
+    OPTION_DATE = 1,    /* microseconds from 1970 to the trace clock's zero */
+    OPTION_BUFFER = 3,  /* offset of the table of an instance's sub-buffers, and its name */
+    OPTION_CLOCK = 4,   /* the text of tracefs's trace_clock */
+    OPTION_UNAME = 5,   /* the host's system, name, release and machine, by uname(2) */
+    OPTION_VERSION = 9, /* the recording program; if kvmstat, also the time it reported */
     OPTION_GUEST = 13   /* a guest's name, process and threads; see save_guest() */
 };
 
-/* What a recording begins with; its version is next. */
+/* The magic bytes that a recording begins with; its version follows them. */
 static const char dat_magic[] = "\x17\x08\x44tracing";
 
-/* In OPTION_VERSION: then a time, " to ", and another one, in nanoseconds of the trace clock. */
+/* In kvmstat's OPTION_VERSION, before START " to " END: nanoseconds of the trace clock. */
 static const char reports_from[] = ", reports from ";
 
-enum { ENTRY_SIZE = 8 }; /* bytes of an entry of a GUEST option */
+enum { ENTRY_SIZE = 8 }; /* bytes of a GUEST option's entry: vCPU number, thread id */
 
-/* The number of the vCPU in entry i of those at entries. */
+/* Returns the vCPU number in entry i of a GUEST option, or UNKNOWN_VCPU. */
 static long entry_vcpu(const uint8_t *entries, size_t i)
 {
     uint64_t id = load(entries + i * ENTRY_SIZE, 4);
@@ -4256,50 +4512,53 @@ static long entry_vcpu(const uint8_t *entries, size_t i)
     return id == UINT32_MAX ? UNKNOWN_VCPU : (long)id;
 }
 
-/* The name of a thread, as a recording tells it. */
+/* The name of a thread, from the recording's list of them. */
 struct command {
-    uint64_t tid;  /* its id */
-    char name[16]; /* its name: the kernel keeps no more (TASK_COMM_LEN) */
+    uint64_t tid;  /* thread id */
+    char name[16]; /* its name; the kernel keeps no more bytes (TASK_COMM_LEN) */
 };
 
-/* Whose a thread is, as a recording's GUEST option tells it. */
+/* The guest and vCPU of a thread, from an entry of a GUEST option. */
 struct owner {
-    int tid;             /* the thread's id */
-    uint32_t order;      /* of the recording's entries: the first of a thread is right */
-    struct guest *guest; /* its process */
-    struct vcpu *vcpu;   /* the vCPU that it ran; NULL if that is not told */
-    bool mixed;          /* as MIXED of a thread */
+    int tid;             /* thread id */
+    uint32_t order;      /* place among the recording's entries: a thread's first is right */
+    struct guest *guest; /* the thread's process */
+    struct vcpu *vcpu;   /* the vCPU that it ran; NULL if the entry does not tell */
+    bool mixed;          /* nothing tells which vCPU it ran: MIXED of enum knowledge */
 };
 
-/* The recording that is reported (-r).  Times are by its own trace clock. */
+/* The recording that is reported (-r).  Times are those of its trace clock. */
 static struct {
-    char *name;                  /* its path, as it can be printed */
-    int fd;                      /* it */
-    uint64_t size;               /* bytes */
-    uint64_t at;                 /* where the next ones of its header are */
-    uint64_t ahead_at;           /* from where on some of the header was read ... */
-    size_t nahead;               /* ... and how many bytes ... */
-    uint8_t ahead[HEADER_AHEAD]; /* ... and which */
-    struct command *commands;    /* names of threads, in order of id */
-    size_t ncommands;            /* how many */
-    struct owner *owners;        /* of threads, in order of id */
-    size_t nowners;              /* how many */
-    size_t names;                /* bytes of guests' names */
-    bool partial;                /* it has more than is told apart */
-    uint64_t from;               /* where its first interval starts; 0: at the first event */
-    uint64_t until;    /* the end of what it has all events of; UINT64_MAX: the last one */
-    uint64_t to_epoch; /* nanoseconds from its clock's zero back to 1970; 0 if it does not tell */
-    char clock[16];    /* its trace clock; empty if it does not tell */
-    uint64_t total;    /* bytes of sub-buffers in the tables that were read */
+    char *name;                  /* its path, escaped for printing */
+    int fd;                      /* the open file; or -1 */
+    uint64_t size;               /* bytes of the file */
+    uint64_t at;                 /* offset of the next byte of the header */
+    uint64_t ahead_at;           /* offset of the first byte in ahead */
+    size_t nahead;               /* number of bytes in ahead */
+    uint8_t ahead[HEADER_AHEAD]; /* the part of the header that was read last */
+    struct command *commands;    /* names of threads, in order of thread id */
+    size_t ncommands;            /* number of these names */
+    struct owner *owners;        /* owners of threads, in order of thread id */
+    size_t nowners;              /* number of these owners */
+    size_t names;                /* bytes of guests' names taken up to now */
+    bool partial;                /* there are more guests, vCPUs or threads than are told apart */
+    uint64_t from;               /* start of the first interval; 0: at the first event */
+    uint64_t until;              /* complete up to this time; UINT64_MAX: up to its last event */
+    uint64_t to_epoch; /* nanoseconds from 1970 to its clock's zero; 0 if it does not tell */
+    char clock[16];    /* name of its trace clock; empty if it does not tell */
+    uint64_t total;    /* bytes of sub-buffers in the tables read up to now */
 } input = {.fd = -1, .until = UINT64_MAX};
 
-/* Says what is wrong with the recording's header, and ends kvmstat. */
+/* Ends kvmstat with a message about the byte of the header at input.at. */
 static _Noreturn void fail_input(const char *what)
 {
     fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
 }
 
-/* How many bytes were read from input.at on; reads some if there are none. */
+/*
+ * Returns how many bytes of input.ahead are those at input.at: at least one, which it reads if
+ * need be.  Ends kvmstat if there is none.
+ */
 static size_t read_ahead(void)
 {
     uint64_t behind = input.at - input.ahead_at;
@@ -4313,7 +4572,7 @@ static size_t read_ahead(void)
     return input.nahead = (size_t)n;
 }
 
-/* Reads the next size bytes to p. */
+/* Reads the next size bytes to p; ends kvmstat if the file ends sooner. */
 static void take(void *p, size_t size)
 {
     uint8_t *to = p;
@@ -4330,7 +4589,7 @@ static void take(void *p, size_t size)
     }
 }
 
-/* Leaves out the next size bytes. */
+/* Skips the next size bytes; ends kvmstat if the file ends sooner. */
 static void skip(uint64_t size)
 {
     if (size > input.size - input.at)
@@ -4338,7 +4597,7 @@ static void skip(uint64_t size)
     input.at += size;
 }
 
-/* The next number, of 1, 2, 4 or 8 bytes. */
+/* Reads and returns the next number, of 1, 2, 4 or 8 bytes. */
 static uint64_t take_number(size_t size)
 {
     uint8_t bytes[8];
@@ -4347,7 +4606,7 @@ static uint64_t take_number(size_t size)
     return load(bytes, size);
 }
 
-/* The next number, of size bytes, of things that there cannot be more than max of. */
+/* Reads and returns the next number, of size bytes; ends kvmstat if it is larger than max. */
 static uint64_t take_count(size_t size, uint64_t max)
 {
     uint64_t n = take_number(size);
@@ -4357,7 +4616,10 @@ static uint64_t take_count(size_t size, uint64_t max)
     return n;
 }
 
-/* The next size bytes, not more than max, with a NUL behind; to be freed. */
+/*
+ * Reads the next size bytes and returns them with a NUL appended; ends kvmstat if they are more
+ * than max.  The caller frees them.
+ */
 static char *take_text(uint64_t size, size_t max)
 {
     if (size > max)
@@ -4368,7 +4630,7 @@ static char *take_text(uint64_t size, size_t max)
     return text;
 }
 
-/* Reads a string of less than size bytes, with its NUL, to s. */
+/* Reads a NUL-terminated string to the size bytes at s; ends kvmstat if it is longer. */
 static void take_string(char *s, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
@@ -4378,7 +4640,7 @@ static void take_string(char *s, size_t size)
     fail_input("longer than it can be");
 }
 
-/* Takes the string that has to come next, with its NUL. */
+/* Reads a NUL-terminated string; ends kvmstat if it is not the wanted one. */
 static void expect(const char *wanted)
 {
     char s[16];
@@ -4388,7 +4650,7 @@ static void expect(const char *wanted)
         fail_input("not what has to be here");
 }
 
-/* Takes what tells that this is a file that can be read. */
+/* Reads the magic bytes, version and byte order; ends kvmstat if it cannot read such a file. */
 static void take_magic(void)
 {
     char s[16] = "", version[16];
@@ -4407,11 +4669,11 @@ static void take_magic(void)
     if (take_count(1, 1) == 1)
         fail("%s: of a big-endian host (kvmstat reads those of little-endian hosts only)",
             input.name);
-    take_number(1); /* bytes of a long of the recording program */
-    take_number(4); /* bytes of a page of memory */
+    take_number(1); /* size of a long in the recording program; not used */
+    take_number(4); /* size of a memory page; not used */
 }
 
-/* The event of a system that has the given format; NULL if it is none that kvmstat knows. */
+/* Returns the event of a system that text is the format of; NULL if kvmstat does not know it. */
 static struct event_type *event_of_format(const char *system, const char *text)
 {
     static const char key[] = "name: ";
@@ -4430,7 +4692,7 @@ static struct event_type *event_of_format(const char *system, const char *text)
     return NULL;
 }
 
-/* Takes the format of an event of a system, and keeps it if it is one that kvmstat knows. */
+/* Reads the format of an event of a system, and keeps it if kvmstat knows the event. */
 static void take_format(const char *system)
 {
     uint64_t size = take_number(8);
@@ -4453,7 +4715,7 @@ static int compare_commands(const void *a, const void *b)
     return x->tid < y->tid ? -1 : x->tid > y->tid;
 }
 
-/* Takes the names of threads from text, which is freed: lines of an id, a blank and a name. */
+/* Keeps the thread names in text: lines of thread id, blank, name.  Changes and frees text. */
 static void take_commands(char *text)
 {
     for (char *line = text, *next; *line != '\0'; line = next) {
@@ -4473,7 +4735,7 @@ static void take_commands(char *text)
     free(text);
 }
 
-/* Takes the descriptions of sub-buffers and events, and the threads' names. */
+/* Reads the formats of sub-buffers and events, and the threads' names. */
 static void take_formats(void)
 {
     char system[64];
@@ -4486,14 +4748,14 @@ static void take_formats(void)
     expect("header_event");
     skip(take_number(8));
     for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
-        skip(take_number(8)); /* the events of ftrace itself */
+        skip(take_number(8)); /* formats of ftrace's own events */
     for (uint64_t systems = take_count(4, UINT16_MAX); systems > 0; systems--) {
         take_string(system, sizeof(system));
         for (uint64_t n = take_count(4, UINT16_MAX); n > 0; n--)
             take_format(system);
     }
-    skip(take_number(4)); /* kallsyms */
-    skip(take_number(4)); /* formats of trace_printk() */
+    skip(take_number(4)); /* kernel symbols (kallsyms) */
+    skip(take_number(4)); /* format strings of trace_printk() */
     uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
     take_commands(take_text(kept, MAX_COMMANDS));
     skip(size - kept);
@@ -4503,7 +4765,7 @@ static void take_formats(void)
  * A recording: what it tells of guests.
  */
 
-/* A recording has more than is told apart: says so, once. */
+/* Notes that the recording has more than is told apart; prints that the first time. */
 static void note_partial(void)
 {
     if (!input.partial)
@@ -4514,7 +4776,7 @@ static void note_partial(void)
     input.partial = reading.lossy = true;
 }
 
-/* source.is_full */
+/* Implements source.is_full: MAX_KNOWN of each kind are told apart.  Notes if there are more. */
 static bool is_recording_full(size_t n)
 {
     if (n >= MAX_KNOWN)
@@ -4522,7 +4784,7 @@ static bool is_recording_full(size_t n)
     return n >= MAX_KNOWN;
 }
 
-/* Whether -p asks for process pid, or there is no -p. */
+/* Returns whether -p asks for process pid, or there is no -p. */
 static bool is_asked_for(int pid)
 {
     for (size_t i = 0; i < options.npids; i++) {
@@ -4532,7 +4794,7 @@ static bool is_asked_for(int pid)
     return options.npids == 0;
 }
 
-/* source.comm_of, by the names that the recording has. */
+/* Implements source.comm_of: from the recording's list of thread names. */
 static bool recalled_comm_of(int tid, char *name, size_t size)
 {
     const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
@@ -4544,7 +4806,7 @@ static bool recalled_comm_of(int tid, char *name, size_t size)
     return known != NULL;
 }
 
-/* source.meet_guest */
+/* Implements source.meet_guest.  g has its process's name until a GUEST option gives another. */
 static void meet_recorded_guest(struct guest *g, uint64_t time)
 {
     char name[64];
@@ -4555,7 +4817,7 @@ static void meet_recorded_guest(struct guest *g, uint64_t time)
         g->name = copy(source->comm_of(g->pid, name, sizeof(name)) ? name : "?");
 }
 
-/* Gives g the given name, unless the names would be too long together. */
+/* Names g, unless all guests' names together would be longer than MAX_NAMES. */
 static void set_name(struct guest *g, const char *name)
 {
     size_t size = strlen(name) + 1;
@@ -4571,8 +4833,10 @@ static void set_name(struct guest *g, const char *name)
     g->name = copy(name);
 }
 
-/* Notes that g has thread tid, which ran v; which is NULL, where kvmstat told that, if it ran
- * several. */
+/*
+ * Notes that g has thread tid, which ran v; NULL: the entry does not tell.  In a recording of
+ * kvmstat's own, NULL means that kvmstat could not tell either, or that tid ran several vCPUs.
+ */
 static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
 {
     if (input.nowners == MAX_OWNERS) {
@@ -4598,8 +4862,9 @@ static int compare_owners(const void *a, const void *b)
 }
 
 /*
- * Puts owners in order, one for each thread.  One that is told to have run several vCPUs of its
- * guest has moved; one of several guests, its id having come into use again, is the first one's.
+ * Sorts owners by thread id, and leaves one of each thread.  A thread with several vCPUs of one
+ * guest went from one to another, and is mixed.  A thread id with several guests was used again,
+ * and is taken for the first guest's.
  */
 static void sort_owners(void)
 {
@@ -4621,7 +4886,7 @@ static void sort_owners(void)
     input.nowners = kept;
 }
 
-/* Who has thread tid, by the recording's GUEST options; NULL if they do not tell. */
+/* Returns what the GUEST options tell of thread tid; NULL if they do not name it. */
 static const struct owner *owner_of(int tid)
 {
     size_t low = 0, high = input.nowners;
@@ -4636,7 +4901,7 @@ static const struct owner *owner_of(int tid)
     return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
 }
 
-/* Takes the body of an OPTION_GUEST that ends at end; see save_guest(). */
+/* Reads the body of an OPTION_GUEST, which ends at offset end; save_guest() has its layout. */
 static void take_guest(uint64_t end)
 {
     char name[MAX_TEXT];
@@ -4651,12 +4916,12 @@ static void take_guest(uint64_t end)
     skip((n - kept) * ENTRY_SIZE);
     if (kept < n)
         note_partial();
-    bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat made it */
+    bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat wrote this */
     for (size_t i = 0; i < kept; i++) {
         long id = entry_vcpu(entries, i);
         uint64_t tid = load(entries + i * ENTRY_SIZE + 4, 4);
         uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
-        /* trace-cmd has a random number for the process: then each thread is shown as one. */
+        /* trace-cmd has a random trace id for the pid: each thread is then shown as a process. */
         uint64_t process = pid > 0 && pid <= INT_MAX ? pid : tid;
         if (process == 0 || tid > INT_MAX)
             continue;
@@ -4666,13 +4931,13 @@ static void take_guest(uint64_t end)
         if (tid != 0)
             add_owner((int)tid, g, v, own);
         if (v != NULL) {
-            v->first = own && first == 0 ? UINT64_MAX : first; /* at no report's end was it there */
+            v->first = own && first == 0 ? UINT64_MAX : first; /* UINT64_MAX: never present */
             v->last = last;
         }
     }
     free(entries);
     skip(own ? (n - kept) * 16 : 0);
-    /* Of kvmstat's own, as of version 1.3: the threads of which nothing told the vCPU. */
+    /* kvmstat 1.3 and later appends the ids of the threads whose vCPU nothing told. */
     for (uint64_t m = own && end - input.at >= 4 ? take_number(4) : 0; m > 0; m--) {
         uint64_t tid = take_number(4);
         if (pid > 0 && pid <= INT_MAX && tid > 0 && tid <= INT_MAX) {
@@ -4683,7 +4948,11 @@ static void take_guest(uint64_t end)
     }
 }
 
-/* source.process_of.  In a recording that does not tell, each thread stands for a process. */
+/*
+ * Implements source.process_of.  The thread's birth tells, unless a GUEST option has the thread
+ * and the birth's process is no known guest; then the GUEST option does.  A thread that has
+ * neither is shown as a process of its own.
+ */
 static int recalled_process_of(int tid, uint64_t time)
 {
     const struct birth *b = birth_of(tid);
@@ -4695,18 +4964,18 @@ static int recalled_process_of(int tid, uint64_t time)
     return o != NULL ? o->guest->pid : tid;
 }
 
-/* The guest of a recording's thread tid, new if need be. */
+/* Returns the guest of thread tid, which it adds if it is new. */
 static struct guest *recall_guest(int tid)
 {
     int pid = process_of(tid, 0);
 
-    /* Where not all threads are told of, that of no guest is not one by itself. */
+    /* In a partial recording the entry of this thread may be left out: guest 0 has such threads. */
     return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
 }
 
 /*
- * source.thread_of; but for those that are too many to be told apart there is one that stands for
- * all of its guest, with a tid < 0, and whose vCPU is not known.
+ * Implements source.thread_of.  Threads of a guest that are too many to be told apart, and all of
+ * guest 0, share one struct thread of that guest: its tid is negative, and its vCPU is not known.
  */
 static struct thread *recalled_thread_of(int tid, uint64_t time)
 {
@@ -4726,14 +4995,14 @@ static struct thread *recalled_thread_of(int tid, uint64_t time)
     }
     g->nthreads++;
     t = thread_of(tid, g);
-    if (o != NULL && o->guest == g) { /* else its id came into use again */
+    if (o != NULL && o->guest == g) { /* else the thread id was used again */
         t->vcpu = o->mixed ? NULL : o->vcpu;
         t->known = o->mixed ? MIXED : FOUND;
     }
     return t;
 }
 
-/* source.find_vcpu, from what a GUEST option told, the thread's name, or as above. */
+/* Implements source.find_vcpu: by GUEST option, by the thread's name, or the only vCPU. */
 static struct vcpu *recall_vcpu(struct thread *t)
 {
     long id = -1;
@@ -4748,8 +5017,8 @@ static struct vcpu *recall_vcpu(struct thread *t)
 }
 
 /*
- * source.end_former.  A recording tells whose an id is only once: that is believed, but where the
- * id is seen to come to another guest.
+ * Implements source.end_former.  The GUEST options give a thread id to one guest for the whole
+ * recording.  That holds until a task_newtask gives the id to another known guest.
  */
 static void end_recorded_former(int child, int pid, uint64_t time)
 {
@@ -4761,8 +5030,9 @@ static void end_recorded_former(int child, int pid, uint64_t time)
 }
 
 /*
- * The same of a recording, which tells when those of its GUEST options were there in
- * the interval between these times; others are there from their first event on.
+ * Sets which vCPUs are present in the interval from start to end.  kvmstat's GUEST options tell
+ * when each vCPU was.  A vCPU of trace-cmd's GUEST options is present in all intervals, any other
+ * from its first event on.
  */
 static void recall_present(uint64_t start, uint64_t end)
 {
@@ -4780,7 +5050,7 @@ static void recall_present(uint64_t start, uint64_t end)
  * A recording: its options, and the CPUs' sub-buffers.
  */
 
-/* Takes the body of an OPTION_VERSION: what kvmstat made says what it reported. */
+/* Sets input.from and input.until if text, that of an OPTION_VERSION, is kvmstat's. */
 static void take_version(const char *text)
 {
     const char *s = strstr(text, reports_from);
@@ -4793,7 +5063,7 @@ static void take_version(const char *text)
         fail_input("reports from and to times that cannot be");
 }
 
-/* Takes the body of an option, of size bytes, that is a text. */
+/* Reads the body of an OPTION_VERSION, OPTION_DATE or OPTION_CLOCK: a text of size bytes. */
 static void take_text_option(uint64_t option, uint64_t size)
 {
     char *text = take_text(size, MAX_TEXT);
@@ -4808,7 +5078,7 @@ static void take_text_option(uint64_t option, uint64_t size)
     free(text);
 }
 
-/* Takes the options; gives the number of instances' buffers, and at buffers where they are. */
+/* Reads the options.  Puts the offsets of instances' tables in buffers; returns their number. */
 static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
 {
     size_t nbuffers = 0;
@@ -4835,7 +5105,7 @@ static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
     return nbuffers;
 }
 
-/* Takes the table of a buffer's sub-buffers of ncpus CPUs, and makes streams of them. */
+/* Reads an instance's table of sub-buffers of ncpus CPUs; makes a stream of each CPU with some. */
 static void take_table(uint64_t ncpus)
 {
     for (uint64_t cpu = 0; cpu < ncpus; cpu++) {
@@ -4856,7 +5126,7 @@ static void take_table(uint64_t ncpus)
     }
 }
 
-/* Takes what is behind the threads' names: options and tables. */
+/* Reads what follows the threads' names: the options, and the tables of sub-buffers. */
 static void take_buffers(void)
 {
     uint64_t ncpus = take_count(4, MAX_CPUS), buffers[MAX_BUFFERS];
@@ -4881,13 +5151,13 @@ static void take_buffers(void)
     }
 }
 
-/* source.refuse */
+/* Implements source.refuse: ends kvmstat. */
 static void refuse_recording(struct stream *s, const char *what)
 {
     fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
 }
 
-/* source.read_pages: as many sub-buffers as fit. */
+/* Implements source.read_pages: reads up to reading.chunk bytes; ends kvmstat if it cannot. */
 static bool read_recorded(struct stream *s)
 {
     size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
@@ -4909,27 +5179,27 @@ static bool read_recorded(struct stream *s)
     return true;
 }
 
-/* source.add_lost: as the sub-buffer tells. */
+/* Implements source.add_lost: by the sub-buffer's header, which may not tell the number. */
 static void add_recorded_loss(struct stream *s)
 {
     s->lost += s->subbuf.lost;
     s->lost_more |= s->subbuf.lost == 0;
 }
 
-/* source.say_lost */
+/* Implements source.say_lost. */
 static void say_recording_lost(const struct text *list)
 {
     complain(
         "%s: events lost:%.*s (record with larger buffers)", input.name, (int)list->size, list->s);
 }
 
-/* source.to_epoch */
+/* Implements source.to_epoch. */
 static uint64_t recorded_to_epoch(void)
 {
     return input.to_epoch;
 }
 
-/* The stamp of the recording's next event; UINT64_MAX if there is none. */
+/* Returns the time stamp of the recording's next event; UINT64_MAX if there is none. */
 static uint64_t next_time(void)
 {
     uint64_t time = UINT64_MAX;
@@ -4942,7 +5212,7 @@ static uint64_t next_time(void)
     return time;
 }
 
-/* The stamp of the last event that was read; 0 if there was none. */
+/* Returns the latest time stamp of the events that were read; 0 if there was none. */
 static uint64_t last_time(void)
 {
     uint64_t time = 0;
@@ -4954,7 +5224,10 @@ static uint64_t last_time(void)
     return time;
 }
 
-/* Whether there is an event that only a hardware backend fires. */
+/*
+ * Returns whether the recording has a kvm_exit or kvm_entry, which only a hardware backend fires.
+ * Reads copies of the streams; the streams themselves stay unread.
+ */
 static bool has_kvm_exit(void)
 {
     bool found = false;
@@ -4971,7 +5244,7 @@ static bool has_kvm_exit(void)
     return found;
 }
 
-/* Opens the recording. */
+/* Opens the recording; ends kvmstat if it is not a regular file or cannot be read. */
 static void open_input(void)
 {
     struct stat st;
@@ -4985,7 +5258,10 @@ static void open_input(void)
     input.size = (uint64_t)st.st_size;
 }
 
-/* Finds out what is in the recording. */
+/*
+ * Reads the recording's header, makes the streams ready to be read, and chooses the events that
+ * the table needs.  Ends kvmstat if it cannot report the recording.
+ */
 static void read_header(void)
 {
     take_magic();
@@ -5029,18 +5305,18 @@ static const struct source recorded_host = {
 };
 
 /*
- * The table, and what is said of it.
+ * The table, and what is said of it on stderr.
  */
 
 /* A vCPU that is reported. */
 struct row {
-    const struct guest *guest; /* whose it is */
-    struct vcpu *vcpu;         /* it */
+    const struct guest *guest; /* the guest that has the vCPU */
+    struct vcpu *vcpu;         /* the vCPU */
 };
 
 /*
- * The columns of a line, but for the name, which is the last one: those that all
- * tables have, then the counters in their order or, with -e, those of a key.
+ * The columns of a line, but for the guest's name, which is the last one: first those that all
+ * tables have, then the counters in the order of enum counter or, with -e, the columns of a key.
  */
 enum {
     COLUMN_TIME,
@@ -5061,12 +5337,12 @@ enum {
 /* A column. */
 struct column {
     const char *name;    /* its header */
-    int width;           /* at least, in characters; text is to the right, or, if < 0, left */
-    char before;         /* what stands between it and the column before, or a blank */
-    const char *meaning; /* for -h and -m */
+    int width;           /* minimum in characters; text is right-aligned or, if < 0, left-aligned */
+    char before;         /* character before the column, as `|'; a blank: none */
+    const char *meaning; /* help text for -h and -m; NULL: none */
 };
 
-/* The usual table, in the order of a line; time is there with -T only. */
+/* The columns of the usual table, in the order of a line; time is shown with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
     [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
@@ -5082,7 +5358,7 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
 };
 
-/* Those of -e; time, pid and vcpu are as above, and the key's name is the table's. */
+/* The columns of -e.  time, pid and vcpu mean what they do above; tables[] has the key's name. */
 static const struct column key_columns[NKEYCOLUMNS] = {
     [COLUMN_TIME] = {"time", 4, ' ', NULL},
     [COLUMN_PID] = {"pid", 6, ' ', NULL},
@@ -5098,7 +5374,7 @@ static const struct column key_columns[NKEYCOLUMNS] = {
 
 static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
 
-/* Whether v, a vCPU of g, has a row: it is there, or it was and did something. */
+/* Returns whether v, a vCPU of g, has a row: -p asks for g, and v is present or has counts. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
     bool counted = v->tally.nkeys != 0;
@@ -5109,8 +5385,8 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
 }
 
 /*
- * Puts the rows of the vCPUs for which wanted() is true in *rows, in place of what was
- * there; gives their number.
+ * Puts a row for each vCPU for which wanted() is true in *rows, which is NULL or an earlier list
+ * that is replaced.  Returns the number of rows.
  */
 static size_t list_rows(
     struct row **rows, bool (*wanted)(const struct guest *, const struct vcpu *))
@@ -5128,7 +5404,7 @@ static size_t list_rows(
     return n;
 }
 
-/* Makes all counts ready for the next interval. */
+/* Clears all vCPUs' counts for the next interval. */
 static void clear_counts(void)
 {
     for (size_t i = 0; i < world.nguests; i++) {
@@ -5140,7 +5416,7 @@ static void clear_counts(void)
     }
 }
 
-/* Writes all of t, if there is any, to stdout. */
+/* Writes t to stdout.  Ends kvmstat if that fails, its reader is gone, or a signal asks for it. */
 static void write_out(const struct text *t)
 {
     int error = t->size == 0 ? 0 : write_patiently(STDOUT_FILENO, t->s, t->size);
@@ -5154,8 +5430,8 @@ static void write_out(const struct text *t)
 }
 
 /*
- * The text of -T for the end of an interval, given by the trace clock; empty without
- * -T.  A recording whose clock nobody can relate to 1970 has that clock's seconds.
+ * Writes the text of -T for end, a time of the trace clock, to the size bytes at buf; without -T,
+ * an empty text.  If nothing relates a recording's clock to 1970, that clock's seconds are shown.
  */
 static void format_stamp(uint64_t end, char *buf, size_t size)
 {
@@ -5175,18 +5451,18 @@ static void format_stamp(uint64_t end, char *buf, size_t size)
     } else {
         localtime_r(&seconds, &tm);
         size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm */
+        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm or -hhmm */
         snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
     }
 }
 
-/* A line of the report: the cells of all columns but the name. */
+/* A line of the report: the cells of all columns but the guest's name. */
 struct line {
-    const char *cells[NCOLUMNS]; /* their text; that of time is empty without -T */
-    char room[NCOLUMNS][48];     /* for the text of those that are made for this line */
+    const char *cells[NCOLUMNS]; /* the cells' texts; that of time is empty without -T */
+    char room[NCOLUMNS][48];     /* memory for texts that are made for this line */
 };
 
-/* The columns of the table that is reported, and how many they are. */
+/* Returns the columns of the table that is reported, and sets *n to their number. */
 static const struct column *table_columns(int *n)
 {
     *n = options.table == USUAL ? NCOLUMNS : NKEYCOLUMNS;
@@ -5199,10 +5475,10 @@ static void set_cell(struct line *line, int i, uint64_t value)
     line->cells[i] = digits(value, line->room[i]);
 }
 
-/* Sets the cell of column i to hundredths, with two decimals; or to - if that is not known. */
+/* Sets the cell of column i to hundredths / 100, with two decimals; to `-' if it is not known. */
 static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
 {
-    char *decimals = line->room[i] + 20; /* where digits() ends */
+    char *decimals = line->room[i] + 20; /* digits() puts its NUL here */
 
     line->cells[i] = known ? digits(hundredths / 100, line->room[i]) : "-";
     *decimals++ = '.';
@@ -5211,7 +5487,7 @@ static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool k
     *decimals = '\0';
 }
 
-/* Hundredths of a per cent that part is of whole. */
+/* Returns part's share in whole, in hundredths of a per cent; 0 if whole is 0. */
 static uint64_t share(uint64_t part, uint64_t whole)
 {
     if (whole > UINT64_MAX / 10000)
@@ -5219,7 +5495,7 @@ static uint64_t share(uint64_t part, uint64_t whole)
     return whole == 0 ? 0 : part * 10000 / whole;
 }
 
-/* Puts the name of the key with the given id in buf. */
+/* Writes the name of the key with the given id, as a row shows it, to the size bytes at buf. */
 static void key_name(uint64_t id, char *buf, size_t size)
 {
     if (id == OTHER_KEYS)
@@ -5228,10 +5504,10 @@ static void key_name(uint64_t id, char *buf, size_t size)
         tables[options.table].name_key(id, buf, size);
 }
 
-/* Sets the cells of k, one of the keys that all sums up; NULL: there is none. */
+/* Sets the cells of key k; all is the sum of the vCPU's keys.  k is NULL if it has no keys. */
 static void set_key(struct line *line, const struct key *k, const struct key *all)
 {
-    static const struct key none = {.timed = 1}; /* its times are known: 0 */
+    static const struct key none = {.timed = 1}; /* its times are known: they are 0 */
 
     line->cells[COLUMN_KEY] = k == NULL ? "-" : line->room[COLUMN_KEY];
     if (k != NULL)
@@ -5247,7 +5523,7 @@ static void set_key(struct line *line, const struct key *k, const struct key *al
     set_hundredths(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, timed);
 }
 
-/* Sets the line of row to that of key k or, if the usual table is reported, of its counters. */
+/* Fills line for row: with its counters or, with -e, with key k and all as set_key() does. */
 static void set_line(struct line *line, const char *stamp, const struct row *row,
     const struct key *k, const struct key *all)
 {
@@ -5272,7 +5548,7 @@ static void put_blanks(struct text *t, size_t n)
     t->size += n;
 }
 
-/* Appends s, filled up to width with blanks: on its left or, if width is negative, its right. */
+/* Appends s to t, padded with blanks to width: on the left or, if width < 0, on the right. */
 static void put_cell(struct text *t, const char *s, int width)
 {
     size_t size = strlen(s), wanted = (size_t)abs(width),
@@ -5285,7 +5561,7 @@ static void put_cell(struct text *t, const char *s, int width)
         put_blanks(t, blanks);
 }
 
-/* Appends line and, with -n, name to t: in columns of the given widths or, with -H, with tabs. */
+/* Appends line and, with -n, name to t: in columns of these widths or, with -H, with tabs. */
 static void put_line(
     struct text *t, const struct line *line, const char *name, const int widths[NCOLUMNS])
 {
@@ -5322,7 +5598,7 @@ static void put_header(struct text *t, const char *stamp, const int widths[NCOLU
     put_line(t, &line, name_column.name, widths);
 }
 
-/* Makes widths wide enough for line. */
+/* Widens those of widths that are too narrow for line. */
 static void widen(int widths[NCOLUMNS], const struct line *line)
 {
     int n;
@@ -5336,8 +5612,8 @@ static void widen(int widths[NCOLUMNS], const struct line *line)
 }
 
 /*
- * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, makes
- * widths wide enough for them.  Gives how many they are: with -e, one for each key.
+ * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, widens widths
+ * for them.  Returns the number of lines: 1 or, with -e, one for each key, but at least 1.
  */
 static size_t put_row(
     struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
@@ -5359,7 +5635,7 @@ static size_t put_row(
     return n;
 }
 
-/* Appends the rows of all vCPUs to t, under a header if it is due; gives the number of lines. */
+/* Appends all rows to t, under a header if one is due.  Returns the number of lines below it. */
 static size_t put_rows(struct text *t, const char *stamp, bool header)
 {
     static struct row *rows;
@@ -5369,7 +5645,7 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 
     for (int i = 0; i < n; i++)
         widths[i] = columns[i].width;
-    if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also above no row */
+    if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also where no row follows */
         widths[COLUMN_TIME] = (int)strlen(stamp);
     for (size_t i = 0; i < nrows; i++) {
         struct tally *tally = &rows[i].vcpu->tally;
@@ -5385,8 +5661,8 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 }
 
 /*
- * Says on stderr, in one line, what was lost since the last report; also of what was said
- * before, if it may be missing in this one, which starts at the given time.
+ * Prints on stderr, in one line, what was lost since the last report.  A loss reported before that
+ * still affects this interval, which begins at start, is listed `as before'.
  */
 static void report_lost(uint64_t start)
 {
@@ -5415,7 +5691,7 @@ static void report_lost(uint64_t start)
     reading.lossy = true;
 }
 
-/* Says on stderr, in a line each, what else this report may lack. */
+/* Prints on stderr, a line each, the other reasons why this report may be incomplete. */
 static void report_doubts(void)
 {
     if (world.unknown != 0)
@@ -5437,32 +5713,32 @@ static void report_doubts(void)
 
 /*
  * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  There, each CPU's sub-buffers are in one piece: so a file without
- * a name takes each CPU's, and in the end they are put together in one that then
- * gets the name that the user gave.  Until then, what had that name keeps it.
+ * describes it.  Such a file has all sub-buffers of a CPU one after the other: so each CPU's
+ * are saved in an unnamed file of its own.  When kvmstat ends, it joins these into one file, which
+ * then gets the name that the user gave.  Until then, a file that had the name keeps it.
  */
 
-#define MAX_ENTRIES (1u << 16) /* (vCPU, thread) of one guest that are recorded */
+#define MAX_ENTRIES (1u << 16) /* (vCPU, thread) entries of one guest that are recorded */
 
 /* The recording that is made (-w). */
 static struct {
-    char *name;              /* its path, as it can be printed */
-    int dir;                 /* its directory, or -1 */
-    char file[NAME_MAX + 1]; /* its name in it */
-    struct text formats;     /* the part of its header that describes sub-buffers and events */
-    struct text clock;       /* trace_clock */
-    struct text commands;    /* names of threads: lines of an id, a blank and a name */
-    struct text guests;      /* the GUEST options of those that are gone */
+    char *name;              /* its path, escaped for printing */
+    int dir;                 /* its directory; -1: none is made, it has failed, or it is done */
+    char file[NAME_MAX + 1]; /* its name in that directory */
+    struct text formats;     /* part of its header: formats of sub-buffers and events */
+    struct text clock;       /* text of the instance's trace_clock, with a NUL */
+    struct text commands;    /* names of threads: lines of thread id, blank, name */
+    struct text guests;      /* GUEST options of the guests saved up to now */
 } output = {.dir = -1};
 
-/* Appends such an entry: thread tid (0: none) ran vCPU id. */
+/* Appends an entry of a GUEST option to t: thread tid (0: none) ran vCPU id. */
 static void put_entry(struct text *t, long id, int tid)
 {
     put_number(t, id == UNKNOWN_VCPU ? UINT32_MAX : (uint64_t)id, 4);
     put_number(t, (uint64_t)tid, 4);
 }
 
-/* Says that the recording failed as errno tells, and ends kvmstat without it. */
+/* Ends kvmstat, without a recording, with a message that it failed as errno tells. */
 static _Noreturn void fail_output(void)
 {
     bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
@@ -5473,8 +5749,9 @@ static _Noreturn void fail_output(void)
 }
 
 /*
- * Whether the recording may get its name: there is no such file yet, or it is a regular one.
- * If not, errno is EEXIST: it is something else; ENOENT: the path names no file; or an error.
+ * Returns whether the recording may get its name: no file has that name yet, or a regular file.
+ * If not, errno is EEXIST if something else has it, ENOENT if the path names no file, or tells
+ * another error.
  */
 static bool is_free(void)
 {
@@ -5486,7 +5763,7 @@ static bool is_free(void)
     return S_ISREG(st.st_mode);
 }
 
-/* Finds out, before anything is traced, where the recording goes. */
+/* Finds the recording's directory before anything is traced; ends kvmstat if it cannot write. */
 static void open_output(void)
 {
     output.name = printed(options.write);
@@ -5503,15 +5780,16 @@ static void open_output(void)
 }
 
 /*
- * Where others can write, they could take a name before, or put another file in the place of one:
- * so names cannot be guessed, and what has one for longer is in a directory of this user's alone.
+ * In a directory where other users can write, they could take a temporary file's name first, or
+ * replace the file.  So such names cannot be guessed, and what keeps one for longer is in a
+ * directory where only this user can write.
  */
-enum { TRIES = 100 }; /* to make a file or directory of such a name */
+enum { TRIES = 100 }; /* attempts to make a file or directory of such a name */
 
-/* In the directory of make_directory(), the recording. */
+/* The recording's name in the directory of make_directory(). */
 static const char whole_name[] = "recording";
 
-/* Sets name to one that nobody can guess. */
+/* Sets name to one that nobody can guess; ends kvmstat if that fails. */
 static void make_name(char name[static NAME_MAX + 1])
 {
     uint64_t number;
@@ -5522,15 +5800,18 @@ static void make_name(char name[static NAME_MAX + 1])
 }
 
 /*
- * A new file in the recording's directory, without a name, which goes with its descriptor; -1
- * with errno, as where the file system (NFS, for one) cannot make such.
+ * Returns a descriptor of a new unnamed file in the recording's directory, which is gone when that
+ * is closed; or -1 with errno, as where the file system (NFS, for one) has no unnamed files.
  */
 static int create_unnamed(void)
 {
     return openat(output.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 }
 
-/* The same, but where the file system cannot, it has a name for a moment. */
+/*
+ * Returns a descriptor of a new unnamed file, as create_unnamed() does; but where the file system
+ * has none, makes a file and removes its name at once.  Ends kvmstat if it cannot.
+ */
 static int create_saved(void)
 {
     char name[NAME_MAX + 1];
@@ -5547,7 +5828,10 @@ static int create_saved(void)
     return fd;
 }
 
-/* Removes the directory that make_directory() made; dir may be -1: errno stays. */
+/*
+ * Removes the directory that make_directory() made under name and, unless dir, its descriptor, is
+ * -1, the recording in it; closes dir.  errno stays.
+ */
 static void remove_directory(int dir, const char *name)
 {
     int error = errno;
@@ -5560,7 +5844,7 @@ static void remove_directory(int dir, const char *name)
     errno = error;
 }
 
-/* Makes a directory for the recording; its descriptor, and its name, or -1 with errno. */
+/* Makes a directory for the recording and sets name.  Returns its descriptor or -1 with errno. */
 static int make_directory(char name[static NAME_MAX + 1])
 {
     int dir = -1;
@@ -5570,7 +5854,7 @@ static int make_directory(char name[static NAME_MAX + 1])
         if (mkdirat(output.dir, name, 0700) != 0)
             continue;
         dir = openat(output.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (dir >= 0 && is_open_to_others(dir)) { /* somebody was quick, and this is his */
+        if (dir >= 0 && is_open_to_others(dir)) { /* another user replaced it */
             close(dir);
             dir = -1;
             errno = EEXIST;
@@ -5581,7 +5865,7 @@ static int make_directory(char name[static NAME_MAX + 1])
     return dir;
 }
 
-/* Writes all of the size bytes at p to fd; false with errno if that failed. */
+/* Writes the size bytes at p to fd.  Returns false with errno if that failed. */
 static bool write_all(int fd, const void *p, size_t size)
 {
     const char *s = p;
@@ -5594,7 +5878,7 @@ static bool write_all(int fd, const void *p, size_t size)
     return true;
 }
 
-/* Saves the sub-buffer that s read, unless the recording has failed. */
+/* Saves the sub-buffer that s just read, unless the recording has failed. */
 static void save_subbuf(struct stream *s)
 {
     if (output.dir < 0)
@@ -5610,10 +5894,10 @@ static void save_subbuf(struct stream *s)
     s->saved_size += reading.page.size;
 }
 
-/* Appends what was saved of s to the recording fd; false with errno if that failed. */
+/* Appends what was saved of s to the recording fd.  Returns false with errno if that failed. */
 static bool append_saved(int fd, const struct stream *s)
 {
-    enum { PIECE = 1 << 18 }; /* bytes */
+    enum { PIECE = 1 << 18 }; /* bytes copied at a time */
     off_t at = 0;
 
     while ((uint64_t)at < s->saved_size) {
@@ -5621,13 +5905,13 @@ static bool append_saved(int fd, const struct stream *s)
         ssize_t size = sendfile(fd, s->saved, &at, PIECE);
         if (size <= 0)
             return false;
-        /* If the file system can, it gives back at once what now stands in two places. */
+        /* Frees the copied piece where the file system can, so that it takes no room twice. */
         fallocate(s->saved, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
     }
     return true;
 }
 
-/* Saves the name of a thread whose first event was just seen. */
+/* Saves the name of thread tid, whose first event was just seen, unless MAX_COMMANDS is reached. */
 static void save_command(int tid)
 {
     char name[64], line[96];
@@ -5637,13 +5921,16 @@ static void save_command(int tid)
         return;
     for (char *s = name; *s != '\0'; s++) {
         if (iscntrl((unsigned char)*s))
-            *s = '?'; /* a line of them is a thread's */
+            *s = '?'; /* each line is one thread's */
     }
     snprintf(line, sizeof(line), "%d %s\n", tid, name);
     put_bytes(&output.commands, line, strlen(line));
 }
 
-/* Appends the instance's file of the given name to t: its size, if so wanted, and its bytes. */
+/*
+ * Appends the bytes of the instance's file of that name to t, after their number, 8 bytes, if
+ * sized.  Ends kvmstat if it cannot read the file.
+ */
 static void put_file(struct text *t, const char *name, bool sized)
 {
     static char text[1 << 16];
@@ -5656,7 +5943,7 @@ static void put_file(struct text *t, const char *name, bool sized)
     put_bytes(t, text, (size_t)size);
 }
 
-/* How many of the wanted events are of the system, of so many characters, that name begins with. */
+/* Returns how many wanted events are of the system that name's first size characters name. */
 static size_t count_events(const char *name, size_t size)
 {
     size_t n = 0;
@@ -5666,7 +5953,7 @@ static size_t count_events(const char *name, size_t size)
     return n;
 }
 
-/* Saves what describes the enabled events and their sub-buffers. */
+/* Saves the formats of the enabled events and of sub-buffers, and trace_clock. */
 static void save_formats(void)
 {
     struct text *t = &output.formats, systems = {.s = NULL};
@@ -5701,7 +5988,7 @@ static void save_formats(void)
     put_bytes(&output.clock, "", 1);
 }
 
-/* Appends an option of a recording's header, of size bytes at data. */
+/* Appends to t an option of a recording's header, with the size bytes at data as its body. */
 static void put_option(struct text *t, enum option option, const char *data, size_t size)
 {
     put_number(t, option, 2);
@@ -5714,7 +6001,7 @@ static int compare_entries(const void *a, const void *b)
     return memcmp(a, b, ENTRY_SIZE);
 }
 
-/* Leaves one of each of the entries in t; gives how many. */
+/* Sorts the entries in t and removes duplicates.  Returns how many are left. */
 static size_t unify_entries(struct text *t)
 {
     size_t n = t->size / ENTRY_SIZE, kept = 0;
@@ -5730,10 +6017,10 @@ static size_t unify_entries(struct text *t)
     return kept;
 }
 
-/* Saves which vCPU t ran, if it was one, or can be told: it ends, or the recording does. */
+/* Saves which vCPU t ran, or that nothing tells.  Called when t ends, or the recording does. */
 static void save_thread(const struct thread *t)
 {
-    static bool said; /* that a guest has more threads than are told */
+    static bool said; /* it was said that a guest has too many threads */
     bool known = t->vcpu != NULL && t->known != MIXED;
 
     if (options.write == NULL || t->guest == NULL || !t->guest->asked)
@@ -5750,7 +6037,7 @@ static void save_thread(const struct thread *t)
     said = reading.lossy = true;
 }
 
-/* Whether debugfs has a directory for vCPU id of m. */
+/* Returns whether debugfs has a directory for vCPU id of m. */
 static bool has_directory(const struct vm *m, long id)
 {
     for (size_t i = 0; i < m->nvcpus; i++) {
@@ -5760,7 +6047,10 @@ static bool has_directory(const struct vm *m, long id)
     return false;
 }
 
-/* The thread that ran vCPU id of g, and no other one, by debugfs; 0 if that does not tell. */
+/*
+ * Returns the thread that ran vCPU id of g last, by debugfs; 0 if debugfs does not tell, or the
+ * thread is known to have run other vCPUs as well.
+ */
 static int early_thread(const struct guest *g, long id)
 {
     for (size_t i = 0; i < view.nvms; i++) {
@@ -5773,7 +6063,7 @@ static int early_thread(const struct guest *g, long id)
     return 0;
 }
 
-/* Moves the threads of which nothing tells the vCPU from entries to unknown, 4 bytes each. */
+/* Moves the ids, 4 bytes each, of threads whose vCPU nothing tells from entries to unknown. */
 static void split_entries(struct text *entries, struct text *unknown)
 {
     size_t kept = 0;
@@ -5789,12 +6079,13 @@ static void split_entries(struct text *entries, struct text *unknown)
 }
 
 /*
- * Adds entries without a thread for the numbers below the largest that no vCPU has: trace-cmd (3.1)
- * takes a number for a place among the entries, and writes there.
+ * Adds entries without a thread for the vCPU numbers that are missing below the largest one.
+ * trace-cmd (3.1) writes to its array of entries with the vCPU number as the index: that would be
+ * beyond the array's end if numbers were missing.
  */
 static void fill_entries(struct text *entries)
 {
-    enum { MAX_FILLED = 1 << 16 }; /* numbers; KVM has fewer */
+    enum { MAX_FILLED = 1 << 16 }; /* vCPU numbers; KVM has fewer */
     static bool there[MAX_FILLED];
     size_t n = entries->size / ENTRY_SIZE;
     long most = -1;
@@ -5813,10 +6104,10 @@ static void fill_entries(struct text *entries)
 }
 
 /*
- * Saves g, all of whose threads were saved: its name, the process (in place of a
- * trace id), then a (vCPU, thread) for each thread, and one for each vCPU without.
- * What follows is kvmstat's own: vcpu.first and .last for each of these, and the threads of
- * which nothing tells the vCPU.
+ * Saves g, all of whose threads were saved before, as a GUEST option: its name, its pid (where
+ * trace-cmd has a trace id), and (vCPU, thread) entries, one for each thread, and one for each
+ * vCPU without a thread.  What follows is kvmstat's own: vcpu.first and vcpu.last for each entry,
+ * then the ids of the threads whose vCPU nothing tells.
  */
 static void save_guest(struct guest *g)
 {
@@ -5870,7 +6161,7 @@ static void put_options(struct text *t)
     put_number(t, OPTION_END, 2);
 }
 
-/* The recording's header, up to its first sub-buffer. */
+/* Returns the recording's header, up to its first sub-buffer.  The caller frees the bytes. */
 static struct text make_header(void)
 {
     static const char clock[] = "[mono]";
@@ -5896,7 +6187,7 @@ static struct text make_header(void)
     at += gap;
     const struct stream *s = reading.streams;
     for (int cpu = 0; cpu < ncpus; cpu++) {
-        uint64_t size = s->cpu == cpu ? s++->saved_size : 0; /* there are hosts without CPU 1 */
+        uint64_t size = s->cpu == cpu ? s++->saved_size : 0; /* CPU numbers can have gaps */
         put_number(&t, at, 8);
         put_number(&t, size, 8);
         at += size;
@@ -5908,7 +6199,7 @@ static struct text make_header(void)
     return t;
 }
 
-/* The mode of the recording: that of this user's own file whose place it takes, or 0600. */
+/* Returns the recording's mode: that of this user's own file which it replaces, or 0600. */
 static mode_t output_mode(void)
 {
     struct stat st;
@@ -5918,7 +6209,7 @@ static mode_t output_mode(void)
     return 0600;
 }
 
-/* Writes the recording to fd, and from there to the disk; false with errno. */
+/* Writes the recording to fd, and waits until it is on the disk.  Returns false with errno. */
 static bool write_recording(int fd)
 {
     struct text t = make_header();
@@ -5931,11 +6222,14 @@ static bool write_recording(int fd)
             close(reading.streams[i].saved);
     }
     if (done)
-        fchmod(fd, output_mode()); /* where the file system has modes */
+        fchmod(fd, output_mode()); /* fails where the file system has no modes */
     return done && fsync(fd) == 0;
 }
 
-/* Makes the recording of what was saved, in the place of what has its name; false with errno. */
+/*
+ * Makes the recording of what was saved, and gives it its name, in place of a regular file that
+ * has that name.  Returns false with errno.
+ */
 static bool make_recording(void)
 {
     char name[NAME_MAX + 1], path[64];
@@ -5957,10 +6251,10 @@ static bool make_recording(void)
     return done;
 }
 
-/* Makes the recording of what was saved, if something was. */
+/* Makes the recording, if one is to be made and tracing has begun; ends kvmstat if it cannot. */
 static void finish_recording(void)
 {
-    static bool begun; /* what fails in here ends kvmstat, and comes here again */
+    static bool begun; /* a failure in here ends kvmstat, which calls this again */
 
     if (output.dir < 0 || reading.start == 0 || begun)
         return;
@@ -5978,132 +6272,135 @@ static void finish_recording(void)
 }
 
 /*
- * Metrics for Performance Co-Pilot (-m).  Its agent maps the file and reads it when it
- * likes.  Counters are brought up to date in place; when vCPUs came or went, another
- * file takes the place of the one before, which stays as it is: an agent that has just
- * opened it and finds it invalid may crash pmcd (PCP 6.0).  The agent sees the new one by
- * the directory's time, of which it looks at whole seconds (the same); so there is one
- * more, in a later second, after the last change.  That helps also when a larger file
- * was opened with the size of the one before.
+ * Metrics for Performance Co-Pilot (-m).  PCP's agent maps kvmstat's file and reads it when it
+ * likes.  Values are updated in place.  When vCPUs came or went, a new file is renamed over the
+ * old one, which is not marked invalid: an agent that has just opened a file and finds it
+ * invalid may crash pmcd (PCP 6.0).  The agent notices a new file by the modification time of
+ * the directory, in whole seconds (PCP 6.0); so after the last change, in a later second, the
+ * file is replaced once more.  That also helps if the agent took the size of the old file and
+ * then opened a new, larger one.
  */
 
 static const char mmv_name[] = "kvmstat";
-static const char mmv_new_name[] = ".kvmstat."; /* then a number; agents skip dot files */
+static const char mmv_new_name[] = ".kvmstat."; /* a random number follows; agents skip dot files */
 
 enum {
-    PID_VCPUS = 255, /* vCPUs of a process that its id tells apart in PCP */
-    MIN_ROOM = 64    /* vCPUs that the file has room for at first */
+    PID_VCPUS = 255, /* vCPUs of a process whose ids in PCP are made of its process id */
+    MIN_ROOM = 64    /* vCPUs that the first file has room for */
 };
 
 /*
- * The file, of version 3 of memory mapped values (MMV), as mmv(5) describes it.  Numbers are in
- * host order, offsets in bytes from the file's start.
+ * The format of the file is version 3 of memory mapped values (MMV), which mmv(5) describes.
+ * Numbers are in host byte order; offsets are in bytes from the file's start.
  */
 struct mmv_header {
     char magic[4];                /* "MMV" */
     int32_t version;              /* 3 */
-    volatile uint64_t generation; /* a reader uses the file while both are equal and not 0, ... */
-    uint64_t generation_too;      /* ... and reads its structure anew when they changed */
-    int32_t ntocs;                /* entries of mmv_file.toc */
+    volatile uint64_t generation; /* readers use the file only if both are equal and not 0, ... */
+    uint64_t generation_too;      /* ... and read its structure anew when both changed */
+    int32_t ntocs;                /* number of entries in mmv_file.toc */
     int32_t flags;                /* MMV_PROCESS */
-    int32_t pid;                  /* of kvmstat */
+    int32_t pid;                  /* kvmstat's process id */
     int32_t cluster;              /* MMV_CLUSTER */
 };
 
-/* Where the things of a type are. */
+/* An entry of the table of contents: where the objects of one type are. */
 struct mmv_toc {
     int32_t type;    /* MMV_INDOMS and so on */
-    int32_t count;   /* how many */
-    uint64_t offset; /* of the first */
+    int32_t count;   /* number of objects */
+    uint64_t offset; /* offset of the first object */
 };
 
-/* An instance domain: what vCPUs there are. */
+/* An instance domain.  The only one is the set of vCPUs. */
 struct mmv_indom {
     uint32_t serial;    /* MMV_SERIAL */
-    uint32_t count;     /* of its instances */
-    uint64_t instances; /* offset of the first */
+    uint32_t count;     /* number of instances */
+    uint64_t instances; /* offset of the first instance */
     uint64_t meaning;   /* offset of the short help text */
-    uint64_t help;      /* offset of the long one */
+    uint64_t help;      /* offset of the long help text */
 };
 
 /* An instance: a vCPU. */
 struct mmv_instance {
-    uint64_t indom; /* offset of its domain */
+    uint64_t indom; /* offset of the instance domain */
     uint32_t pad;   /* 0 */
     int32_t id;     /* vcpu.instance */
-    uint64_t name;  /* offset of PID/VCPU */
+    uint64_t name;  /* offset of the text PID/VCPU */
 };
 
-/* What a metric is. */
+/* The description of a metric. */
 struct mmv_metric {
-    uint64_t name;    /* offset of what is behind "mmv.kvmstat." */
-    uint32_t item;    /* its number */
+    uint64_t name;    /* offset of the name, without "mmv.kvmstat." */
+    uint32_t item;    /* metric.item */
     int32_t type;     /* MMV_U64 or MMV_STRING */
     int32_t semantic; /* MMV_COUNTER and so on */
     uint32_t unit;    /* MMV_NONE and so on */
-    int32_t indom;    /* MMV_SERIAL; -1 if it has one value only */
+    int32_t indom;    /* MMV_SERIAL; -1 if the metric has only one value */
     uint32_t pad;     /* 0 */
     uint64_t meaning; /* offset of the short help text */
-    uint64_t help;    /* offset of the long one */
+    uint64_t help;    /* offset of the long help text */
 };
 
 /* A value of a metric. */
 struct mmv_value {
-    volatile uint64_t value; /* it; that of a string is 0 */
-    uint64_t extra;          /* a string's offset */
-    uint64_t metric;         /* offset of its metric */
-    uint64_t instance;       /* offset of its instance; 0: it has none */
+    volatile uint64_t value; /* the number; 0 if the value is a string */
+    uint64_t extra;          /* offset of the string; 0 if the value is a number */
+    uint64_t metric;         /* offset of the metric */
+    uint64_t instance;       /* offset of the instance; 0: none */
 };
 
 /* A label of an instance. */
 struct mmv_label {
     uint32_t flags;  /* MMV_INSTANCE_LABEL */
     uint32_t serial; /* MMV_SERIAL */
-    int32_t id;      /* the instance's */
-    char json[244];  /* {"guest":NAME} */
+    int32_t id;      /* mmv_instance.id of the labelled instance */
+    char json[244];  /* {"guest":"NAME"} */
 };
 
-/* A text, with a NUL behind. */
+/* A text that ends with a NUL. */
 struct mmv_text {
-    char s[256]; /* its bytes */
+    char s[256]; /* the bytes and the NUL */
 };
 
-/* mmv(5): what a number in the file means. */
+/* Numbers in the file and their meanings: mmv(5). */
 enum {
-    MMV_CLUSTER = 1086, /* any, but the same on all hosts, and no other program's */
-    MMV_SERIAL = 1,     /* of the only instance domain */
-    MMV_PROCESS = 2,    /* flag: valid while the process lives */
+    MMV_CLUSTER = 1086, /* an arbitrary number: the same on all hosts, and no other program's */
+    MMV_SERIAL = 1,     /* the serial number of the only instance domain */
+    MMV_PROCESS = 2,    /* a flag: the file is valid only while the process lives */
     MMV_INSTANCE_LABEL = 32,
-    MMV_INDOMS = 1, /* types of a mmv_toc */
+    MMV_INDOMS = 1, /* types of an mmv_toc */
     MMV_INSTANCES = 2,
     MMV_METRICS = 3,
     MMV_VALUES = 4,
     MMV_TEXTS = 5,
     MMV_LABELS = 6,
-    MMV_U64 = 3, /* types of a mmv_metric */
+    MMV_U64 = 3, /* types of an mmv_metric */
     MMV_STRING = 6,
-    MMV_COUNTER = 1, /* semantics: it only grows, */
-    MMV_INSTANT = 3, /* goes up and down, */
-    MMV_DISCRETE = 4 /* or stays as it is */
+    MMV_COUNTER = 1, /* semantics: the value only grows, ... */
+    MMV_INSTANT = 3, /* ... goes up and down, ... */
+    MMV_DISCRETE = 4 /* ... or seldom changes */
 };
 enum { MMV_NONE = 0, MMV_COUNT = 0x00100000, MMV_NANOSECONDS = 0x01000000 }; /* units */
 
-/* The metrics of -m: the counters, then these, of which the vCPUs have the first. */
+/*
+ * The metrics of -m: those of enum counter, then these.  Each vCPU has a value of the counters
+ * and of METRIC_NAME; the metrics from METRIC_VCPUS on have one value for the host.
+ */
 enum { METRIC_NAME = NCOUNTERS, METRIC_VCPUS, METRIC_LOST, METRIC_INTERVAL, NMETRICS };
 enum { NVCPUMETRICS = METRIC_VCPUS };
 
-/* A metric. */
+/* A metric that kvmstat exports. */
 struct metric {
-    uint32_t item;       /* its number in PCP, which is not changed or used again, ever */
+    uint32_t item;       /* its number in PCP, which must never change or be used again */
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
-    const char *name;    /* behind "mmv.kvmstat."; NULL: its column's */
-    const char *meaning; /* the short help text; NULL: the same */
-    const char *help;    /* the long one: what the manual says beyond that */
+    const char *name;    /* without "mmv.kvmstat."; NULL: its column's name */
+    const char *meaning; /* the short help text; NULL: its column's meaning */
+    const char *help;    /* the long help text: what the manual adds to the short one */
 };
 
-/* Those of the counters have the names and meanings of their columns. */
+/* All metrics.  Those of counters have the names and meanings of their columns. */
 static const struct metric all_metrics[NMETRICS] = {
     [EXITS] = {1, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
         "An exit whose reason has no column counts in exits only."},
@@ -6135,41 +6432,41 @@ static const struct metric all_metrics[NMETRICS] = {
         "the interval of the reports", "Values are brought up to date once an interval."},
 };
 
-/* What comes first in the file of -m. */
+/* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
 struct mmv_file {
-    struct mmv_header header;            /* it */
-    struct mmv_toc toc[6];               /* where the rest is */
-    struct mmv_indom indom;              /* the vCPUs */
-    struct mmv_metric metrics[NMETRICS]; /* the counters', then the others' */
-    struct mmv_text about[NMETRICS][3];  /* their names, short and long help texts */
-    struct mmv_text about_vcpus;         /* the instance domain's help text */
+    struct mmv_header header;            /* the header */
+    struct mmv_toc toc[6];               /* where the objects of each type are */
+    struct mmv_indom indom;              /* the instance domain: the vCPUs */
+    struct mmv_metric metrics[NMETRICS]; /* the metrics, as in all_metrics */
+    struct mmv_text about[NMETRICS][3];  /* the name, short and long help text of each */
+    struct mmv_text about_vcpus;         /* both help texts of the instance domain */
 };
 
-/* What follows in it: of each vCPU. */
+/* Pointers to the arrays that follow struct mmv_file in the file, in this order. */
 struct mmv_vcpus {
-    struct mmv_text *ids;           /* PID/VCPU ... */
-    struct mmv_text *names;         /* and, behind all of these, the guest's name */
-    struct mmv_label *labels;       /* the same as a label */
-    struct mmv_instance *instances; /* the instance */
-    struct mmv_value *values;       /* metric by metric, behind those that are no vCPU's */
+    struct mmv_text *ids;           /* PID/VCPU of each vCPU */
+    struct mmv_text *names;         /* the guest's name, for each vCPU */
+    struct mmv_label *labels;       /* the guest's name as a label, for each vCPU */
+    struct mmv_instance *instances; /* the instance of each vCPU */
+    struct mmv_value *values;       /* the host's values, then the vCPUs', metric by metric */
 };
 
-/* The metrics that Performance Co-Pilot is given (-m). */
+/* The file of metrics for Performance Co-Pilot (-m). */
 static struct {
-    char *name;            /* the file's path, as it can be printed */
-    int dir;               /* its directory, or -1 */
-    dev_t dev;             /* with ino: the file that may be replaced; ours, or a dead kvmstat's */
-    ino_t ino;             /* 0 if there is none */
-    int fd;                /* the file; its lock tells that kvmstat lives */
-    struct mmv_file *file; /* it, in memory; NULL before */
-    size_t size;           /* bytes of it */
-    size_t room;           /* vCPUs that fit in that */
-    uint64_t again;        /* CLOCK_MONOTONIC: when to replace it once more; or 0 */
-    int next_instance;     /* of the vCPUs that have a number from PID_VCPUS on */
-    bool said;             /* that there is no file, and there still is none */
+    char *name; /* printable path of the directory; of the configuration while that is read */
+    int dir;    /* file descriptor of the file's directory; -1: none yet */
+    dev_t dev;  /* with ino: the file to replace, of this kvmstat or a dead one */
+    ino_t ino;  /* 0: there is no such file */
+    int fd;     /* the file's descriptor; the lock on the file tells that kvmstat lives */
+    struct mmv_file *file; /* the mapped file; NULL: there is none */
+    size_t size;           /* bytes of the mapped file */
+    size_t room;           /* vCPUs that a new file has room for */
+    uint64_t again;        /* when, by CLOCK_MONOTONIC, to replace the file once more; 0: never */
+    int next_instance;     /* the next id in PCP that is not made of a process id, modulo 2^30 */
+    bool said;             /* kvmstat has said that there is no file, and there still is none */
 } metrics = {.dir = -1, .fd = -1};
 
-/* What to do if the file cannot be made, as errno tells. */
+/* Returns what the user can do if the file cannot be made, for which errno has the reason. */
 static const char *metrics_remedy(void)
 {
     switch (errno) {
@@ -6185,7 +6482,7 @@ static const char *metrics_remedy(void)
     }
 }
 
-/* Says that the file could not be made, as errno tells, and ends kvmstat. */
+/* Ends kvmstat with a message that the file could not be made, for which errno has the reason. */
 static _Noreturn void fail_metrics(void)
 {
     const char *remedy = metrics_remedy();
@@ -6193,7 +6490,10 @@ static _Noreturn void fail_metrics(void)
     fail("%s: %s (%s)", metrics.name, strerror(errno), remedy);
 }
 
-/* Where Performance Co-Pilot has its temporary files: as its own programs find it. */
+/*
+ * Returns the path of PCP's directory of temporary files, found as PCP's own programs find it.
+ * The string must not be freed.  Ends kvmstat if neither environment nor configuration has it.
+ */
 static const char *pcp_directory(void)
 {
     static const char key[] = "\nPCP_TMP_DIR=";
@@ -6216,7 +6516,7 @@ static const char *pcp_directory(void)
     return dir;
 }
 
-/* Finds the directory of the file, before anything is traced. */
+/* Opens the directory of the file, before anything is traced; ends kvmstat if that fails. */
 static void open_metrics(void)
 {
     char path[PATH_MAX], name[NAME_MAX + 1];
@@ -6232,7 +6532,10 @@ static void open_metrics(void)
         fail_metrics();
 }
 
-/* Whether the file that may be replaced has the name; else, if there is none, errno is ENOENT. */
+/*
+ * Returns whether the file called mmv_name is the one that may be replaced.  If not, errno is
+ * set: to ENOENT if there is no file of that name, to EEXIST if it is another one.
+ */
 static bool is_in_place(void)
 {
     struct stat st;
@@ -6244,19 +6547,20 @@ static bool is_in_place(void)
 }
 
 /*
- * Finds what a kvmstat before this one left; ends kvmstat if that one lives, or the file
- * is no kvmstat's.
+ * Finds the file that a dead kvmstat left, if there is one.  Ends kvmstat if the kvmstat that
+ * made the file lives, or if no kvmstat of this user made it.
  */
 static void find_metrics(void)
 {
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET}; /* others can lock it for that */
+    /* A live kvmstat has a write lock.  Read locks do not count: other users can set them. */
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     struct mmv_header header;
     struct stat st;
 
     int fd = openat(metrics.dir, mmv_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return;
-    bool strange = fd < 0 && (errno == ELOOP || errno == ENXIO); /* a link, or a socket */
+    bool strange = fd < 0 && (errno == ELOOP || errno == ENXIO); /* a symbolic link or a socket */
     if (fd < 0 && !strange)
         fail_metrics();
     strange = strange || fstat(fd, &st) != 0 || !is_own(&st);
@@ -6274,17 +6578,21 @@ static void find_metrics(void)
     close(fd);
 }
 
-/* Which vCPUs are instances: those with a row; and `?', or its counts would come and go. */
+/*
+ * Returns whether v, a vCPU of g, is an instance: every vCPU with a row is one.  The row `?' of a
+ * running guest is one even if it counted nothing, or its counters would come and go.
+ */
 static bool is_instance(const struct guest *g, const struct vcpu *v)
 {
     return !g->former && (has_row(g, v) || (v->id == UNKNOWN_VCPU && g->gone == 0 && g->asked));
 }
 
 /*
- * The id of a vCPU of g in PCP, which must never come to be another one's.  It has 31 bits, and
- * a process id 22: so the first vCPUs of a process have one that is only theirs, also in the
- * next run; the rest, and those of a process whose id was another guest's before, the next of
- * a sequence that starts elsewhere in each run.
+ * Returns the id in PCP of v, a vCPU of g, after giving it one if it has none.  An id must never
+ * become that of another vCPU.  It has 31 bits, and a process id has 22.  So the vCPUs of a
+ * process with numbers below PID_VCPUS, and its row `?', have ids made of the process id, which
+ * are the same in the next run of kvmstat.  Other vCPUs, and those of a process whose process id
+ * was another guest's before, get the next id of a sequence that starts elsewhere in each run.
  */
 static int instance_of(const struct guest *g, struct vcpu *v)
 {
@@ -6299,7 +6607,7 @@ static int instance_of(const struct guest *g, struct vcpu *v)
     return v->instance;
 }
 
-/* Where in f, which has n vCPUs, what follows is. */
+/* Returns where in f, a file with n vCPUs, the arrays behind struct mmv_file are. */
 static struct mmv_vcpus mmv_vcpus_of(struct mmv_file *f, size_t n)
 {
     struct mmv_vcpus v = {.ids = (struct mmv_text *)(f + 1)};
@@ -6311,7 +6619,7 @@ static struct mmv_vcpus mmv_vcpus_of(struct mmv_file *f, size_t n)
     return v;
 }
 
-/* Bytes that a file with n vCPUs takes. */
+/* Returns the size in bytes of a file with n vCPUs. */
 static size_t mmv_size(size_t n)
 {
     return sizeof(struct mmv_file) +
@@ -6320,15 +6628,15 @@ static size_t mmv_size(size_t n)
            (NMETRICS - NVCPUMETRICS) * sizeof(struct mmv_value);
 }
 
-/* The offset in f of what is at p. */
+/* Returns the offset in f of the object at p. */
 static uint64_t offset_of(const struct mmv_file *f, const void *p)
 {
     return (uint64_t)((const char *)p - (const char *)f);
 }
 
 /*
- * Copies name to the size bytes at to, escaped as in a report, as many whole characters as
- * fit, with a backslash before those in quoted, and a NUL behind.
+ * Copies as many whole characters of name as fit, and a NUL, to the size bytes at to.  They are
+ * escaped as in a report; then a backslash is put before each character that is in quoted.
  */
 static void copy_name(char *to, size_t size, const char *name, const char *quoted)
 {
@@ -6351,7 +6659,7 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
     free(t.s);
 }
 
-/* Describes the metrics in f. */
+/* Fills in the descriptions of all metrics in f. */
 static void describe_metrics(struct mmv_file *f)
 {
     for (int i = 0; i < NMETRICS; i++) {
@@ -6372,7 +6680,7 @@ static void describe_metrics(struct mmv_file *f)
     }
 }
 
-/* Describes instance i of the n at vcpus, which is the vCPU at row. */
+/* Fills in instance i of f, the vCPU at row, and its texts and label; vcpus has the arrays of f. */
 static void describe_instance(
     struct mmv_file *f, const struct mmv_vcpus *vcpus, const struct row *row, size_t i)
 {
@@ -6397,7 +6705,7 @@ static void describe_instance(
     strcat(label->json, after);
 }
 
-/* Describes the n vCPUs at rows in f, and which value is whose. */
+/* Fills in the n vCPUs at rows in f, and the metric and instance of each value. */
 static void describe_instances(struct mmv_file *f, const struct row *rows, size_t n)
 {
     struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
@@ -6415,7 +6723,7 @@ static void describe_instances(struct mmv_file *f, const struct row *rows, size_
     }
 }
 
-/* Brings the values in f, which has the n vCPUs at rows, up to date. */
+/* Sets the numbers in f, whose instances are the n vCPUs at rows, to their current values. */
 static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
 {
     struct mmv_value *values = mmv_vcpus_of(f, n).values;
@@ -6433,7 +6741,7 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
     }
 }
 
-/* Fills f, all zero, with the n vCPUs at rows. */
+/* Fills the new file f, whose bytes are all 0, for the n vCPUs at rows. */
 static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
 {
     struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
@@ -6466,7 +6774,7 @@ static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
     set_values(f, rows, n);
 }
 
-/* Removes what kvmstats left that were killed just before they gave a new file its name. */
+/* Removes new files of kvmstats that were killed just before they renamed them to mmv_name. */
 static void remove_new_files(void)
 {
     DIR *d = open_dir(metrics.dir, ".");
@@ -6483,8 +6791,8 @@ static void remove_new_files(void)
 }
 
 /*
- * Makes a new file, with a name that nobody could take beforehand: a descriptor of it, or -1 with
- * errno.
+ * Creates a new file with a random name, which nobody could take beforehand.  Returns its file
+ * descriptor, and its name in name; or -1 with errno set.
  */
 static int open_new_file(char name[static NAME_MAX + 1])
 {
@@ -6493,7 +6801,7 @@ static int open_new_file(char name[static NAME_MAX + 1])
 
     for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
         if (syscall(SYS_getrandom, &number, sizeof(number), 0) < 0)
-            number++; /* the next best */
+            number++; /* the next best: the time, counted up */
         snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, mmv_new_name, number);
         fd = openat(metrics.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     }
@@ -6501,18 +6809,18 @@ static int open_new_file(char name[static NAME_MAX + 1])
 }
 
 /*
- * Has the new file fd, of the given size, locked and in memory, where forked processes do not
- * have it.  NULL with errno.
+ * Gives the new file fd the given size in bytes, sets kvmstat's lock on it and maps it.  Forked
+ * processes do not inherit the mapping.  Returns NULL with errno set if that fails.
  */
 static struct mmv_file *map_new_file(int fd, size_t size)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
-    /* With all its blocks: a full disk must not show when the memory is written to. */
+    /* Blocks are allocated now: on a full disk, a write to the mapping would raise SIGBUS. */
     int error = posix_fallocate(fd, 0, (off_t)size);
     if (error != 0)
         return errno = error, NULL;
-    if (fcntl(fd, F_SETLK, &lock) != 0 || fchmod(fd, 0644) != 0) /* agents are another user */
+    if (fcntl(fd, F_SETLK, &lock) != 0 || fchmod(fd, 0644) != 0) /* the agent is another user */
         return NULL;
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED)
@@ -6521,7 +6829,7 @@ static struct mmv_file *map_new_file(int fd, size_t size)
     return p;
 }
 
-/* Removes the file name under directory dir, after an error: errno stays. */
+/* Removes the file name from directory dir after an error; errno stays as it is. */
 static void discard(int dir, const char *name)
 {
     int error = errno;
@@ -6530,7 +6838,7 @@ static void discard(int dir, const char *name)
     errno = error;
 }
 
-/* Forgets the file, which stays where it is. */
+/* Unmaps and closes kvmstat's file, if there is one, but does not remove it. */
 static void close_metrics(void)
 {
     if (metrics.file == NULL)
@@ -6541,8 +6849,8 @@ static void close_metrics(void)
 }
 
 /*
- * Puts a file with the n vCPUs at rows in the place of the one before.  False with errno, and that
- * one is still there; EEXIST: there is somebody else's.
+ * Makes a file for the n vCPUs at rows and renames it over the one before, if any.  Returns false
+ * with errno set if that fails, and keeps the file before; EEXIST: another file is called mmv_name.
  */
 static bool replace_metrics(const struct row *rows, size_t n)
 {
@@ -6577,7 +6885,7 @@ static bool replace_metrics(const struct row *rows, size_t n)
     return true;
 }
 
-/* Makes the first file, without vCPUs, unless another kvmstat has one. */
+/* Makes the first file, without vCPUs.  Ends kvmstat if that fails or another kvmstat has one. */
 static void start_metrics(void)
 {
     find_metrics();
@@ -6589,21 +6897,22 @@ static void start_metrics(void)
     metrics.again = now(CLOCK_MONOTONIC) + NSEC;
 }
 
-/* Removes the file, if there is one. */
+/* Removes kvmstat's file, if there is one, and marks it invalid. */
 static void remove_metrics(void)
 {
     if (metrics.file == NULL)
         return;
     if (is_in_place())
         unlinkat(metrics.dir, mmv_name, 0);
-    /* Or the agent would see the end only in the next second. */
+    /* The agent sees this at once, but the removal only in the next second. */
     metrics.file->header.generation = 0;
     close_metrics();
 }
 
 /*
- * The file could not be replaced, as errno tells: says so, once, and removes what is there, for
- * values that stay as they are would not be true.  The next report tries again.
+ * To be called when the file could not be replaced, for which errno has the reason.  Removes the
+ * file that is there, since its values would no longer be updated, and complains, but only once
+ * until there is a file again.  The next report tries again.
  */
 static void lose_metrics(void)
 {
@@ -6616,7 +6925,7 @@ static void lose_metrics(void)
     metrics.said = true;
 }
 
-/* Adds what the interval counted, and gives that to Performance Co-Pilot. */
+/* Adds the counts of the interval to the totals, and writes those to the file or to a new one. */
 static void report_metrics(void)
 {
     static struct row *rows;
@@ -6636,7 +6945,8 @@ static void report_metrics(void)
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
         metrics.said = naming.changed = false;
     } else if (same) {
-        set_values(f, rows, n); /* also if there is no room for two, which the next report tries */
+        /* Also if `again', but there was no room for two files: the next report tries again. */
+        set_values(f, rows, n);
     } else {
         lose_metrics();
     }
@@ -6646,7 +6956,10 @@ static void report_metrics(void)
  * Starting and ending.
  */
 
-/* Makes guests of the processes of -p: they are meant, not what may have their ids later. */
+/*
+ * Makes guests of the processes of -p now: -p means these processes, and not others that may get
+ * their ids later.
+ */
 static void find_asked(void)
 {
     for (size_t i = 0; i < options.npids; i++)
@@ -6654,15 +6967,16 @@ static void find_asked(void)
 }
 
 /*
- * Waits for the turn of this kvmstat to make its instance: what another one that starts finds
- * half made it would take for a dead one's.  False with errno; a signal ends it.
+ * Waits until no other kvmstat is making its instance: one that starts would take a half-made
+ * instance for that of a dead kvmstat, and remove it.  Returns false with errno set if that
+ * fails.  A signal that asks for the end ends kvmstat.
  */
 static bool lock_instances(void)
 {
     sigset_t before;
     int r;
 
-    block_signals(false, &before); /* the other one may be stopped */
+    block_signals(false, &before); /* the kvmstat that has the lock may be stopped */
     do
         r = flock(trace.instances, LOCK_EX);
     while (r != 0 && errno == EINTR && signalled == 0);
@@ -6673,9 +6987,11 @@ static bool lock_instances(void)
 }
 
 /*
- * What the rest needs: to look at other users' processes; and where this user does not own the
- * directory of the instance, of -m's file or of the recording, to write there, also in
- * place of somebody's file in a sticky directory.
+ * Returns, as bits, the capabilities that kvmstat needs while it reports.  CAP_SYS_PTRACE and
+ * CAP_DAC_READ_SEARCH are for looking at other users' processes.  CAP_DAC_OVERRIDE replaces the
+ * latter if the directory of instances, of -m's file or of the recording is not this user's (see
+ * is_own_directory()).  CAP_FOWNER is added if the recording's is not: in a sticky directory, the
+ * file that the recording replaces may be another user's.
  */
 static uint32_t needed_capabilities(void)
 {
@@ -6687,13 +7003,13 @@ static uint32_t needed_capabilities(void)
            (owner ? 0 : 1u << FOWNER);
 }
 
-/* Sets everything up and starts tracing. */
+/* Sets everything up and starts tracing; ends kvmstat if that fails. */
 static void start_tracing(void)
 {
     struct rlimit files;
 
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max; /* a descriptor for each possible CPU is needed */
+        files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
         setrlimit(RLIMIT_NOFILE, &files);
     }
     find_clock_offset();
@@ -6730,16 +7046,19 @@ static void start_tracing(void)
     watch_instance();
     if (write(trace.hold, "1", 1) != 1)
         fail_errno("tracing_on");
-    note_changes(); /* that one */
+    note_changes(); /* inotify tells of kvmstat's own write, too */
     trace.changed = false;
     trace.touched.size = trace.ntouched = 0;
-    /* Only now: who makes or removes an instance meanwhile makes that write wait. */
+    /* Not before that write to tracing_on: it waits while somebody makes or removes an instance. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
     note_present(reading.start);
     keep_capabilities(needed_capabilities());
 }
 
-/* Stops tracing and has the instance removed; false if it is still there. */
+/*
+ * Ends the reader of names, stops tracing and waits until the janitor has removed the instance.
+ * Returns false, after a complaint, if the instance is still there.
+ */
 static bool clean_up(void)
 {
     int status = 0;
@@ -6760,7 +7079,7 @@ static bool clean_up(void)
     while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
     trace.janitor = 0;
-    /* Somebody may have killed the janitor. */
+    /* If somebody killed the janitor, this process removes the instance. */
     bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
     if (!removed)
         complain("tracefs instance %s: in use (somebody has a file of it open: "
@@ -6769,6 +7088,10 @@ static bool clean_up(void)
     return removed;
 }
 
+/*
+ * Cleans up, makes the recording of -w and ends kvmstat with the given status, but with 1 in place
+ * of 0 if the instance is still there.
+ */
 static _Noreturn void leave(int status)
 {
     remove_metrics();
@@ -6779,8 +7102,8 @@ static _Noreturn void leave(int status)
 }
 
 /*
- * Ends kvmstat as signal sig would have, so that a shell that waits for it sees that.
- * A recording has all up to now.
+ * Ends kvmstat by signal sig, so that a shell that waits for it sees that.  A recording gets all
+ * events up to now.
  */
 static _Noreturn void leave_by_signal(int sig)
 {
@@ -6803,20 +7126,22 @@ static _Noreturn void leave_by_signal(int sig)
  */
 
 #define NAP (NSEC / 50)         /* nanoseconds between two looks at busy buffers */
-#define SHORT_NAP (NSEC / 1000) /* the shortest: while new guests are expected to start */
-#define EAGER 20                /* looks without a nap, after a quiet time */
+#define SHORT_NAP (NSEC / 1000) /* nanoseconds: the shortest, while new guests may be starting */
+#define EAGER 20                /* number of looks without a nap after a quiet time */
 
 static void on_signal(int sig)
 {
     if (signalled == 0)
         signalled = sig;
-    alarm(1); /* for write_patiently(): the first one may have come just before it waits */
+    /* The signal may have come just before write_patiently() waits: another one will follow. */
+    alarm(1);
 }
 
 /*
- * Makes these signals set signalled: SIGINT and SIGTERM in any case, for a shell starts what
- * is in the background with SIGINT ignored, and SIGALRM, which on_signal() needs; the others
- * not under nohup(1) and the like.
+ * Makes the signals that ask for the end set signalled, and blocks them; *unblocked gets the mask
+ * with which to wait for them.  SIGINT, SIGTERM and SIGALRM are caught in any case: a shell starts
+ * background jobs with SIGINT ignored, and on_signal() needs SIGALRM.  The others stay ignored if
+ * they are, as under nohup(1).
  */
 static void catch_signals(sigset_t *unblocked)
 {
@@ -6830,9 +7155,9 @@ static void catch_signals(sigset_t *unblocked)
             (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN))
             sigaction(sig, &action, NULL);
     }
-    signal(SIGPIPE, SIG_IGN); /* write() tells */
-    signal(SIGXFSZ, SIG_IGN); /* the same */
-    signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would not tell */
+    signal(SIGPIPE, SIG_IGN); /* write() fails with EPIPE */
+    signal(SIGXFSZ, SIG_IGN); /* write() fails with EFBIG */
+    signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid() would give no status */
 }
 
 static struct timespec to_timespec(uint64_t ns)
@@ -6841,9 +7166,9 @@ static struct timespec to_timespec(uint64_t ns)
 }
 
 /*
- * Waits until the given time of CLOCK_MONOTONIC, or until a virtual machine is
- * made or, if for_events, a CPU has some: trace.polls tells.  Ends kvmstat if a
- * signal asked for that or the reader of stdout is gone.
+ * Waits, with the signal mask *unblocked, until the given time of CLOCK_MONOTONIC, or until a
+ * uevent came, inotify tells of a change in the instance or, if for_events, a CPU's buffer has
+ * events.  Ends kvmstat if a signal asked for that or the reader of stdout is gone.
  */
 static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocked)
 {
@@ -6862,14 +7187,14 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
 }
 
 /*
- * Waits until there is something to look at or the interval ends.  A quiet host's
- * events wake kvmstat at once: a new guest's threads may be gone soon.  A busy one
- * does not wake it for each event.
+ * Waits until there is something to look at or the interval ends, at end.  On a quiet host, an
+ * event wakes kvmstat at once: a new guest's threads may be gone soon.  On a busy host, kvmstat
+ * naps between two looks, so that not each event wakes it.
  */
 static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
-    static uint64_t due;       /* when the next look is, at the pace of a busy host */
-    static uint64_t attentive; /* until then the naps are short */
+    static uint64_t due;       /* when the next look is due if the host is busy */
+    static uint64_t attentive; /* naps are short until then */
     uint64_t t = now(CLOCK_MONOTONIC), nap = NAP;
 
     /* In a nap, a CPU with 1.2 million events a second fills half of the default buffer. */
@@ -6877,13 +7202,14 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
         nap = NAP * options.kib / DEFAULT_KIB;
     if (nap < SHORT_NAP)
         nap = SHORT_NAP;
-    uint64_t brisk = options.write == NULL ? SHORT_NAP : NAP / 2; /* each look costs room there */
+    /* With -w, each look takes room in the recording: a sub-buffer, however few its events. */
+    uint64_t brisk = options.write == NULL ? SHORT_NAP : NAP / 2;
     if (t < attentive && nap > brisk)
         nap = brisk;
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, false, unblocked);
-    /* With -w few events do not wake kvmstat: it looks for them by itself. */
+    /* With -w, a few events do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
     wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
     if (view.uevents >= 0 && read_uevents()) {
@@ -6907,7 +7233,7 @@ static void print_usage(FILE *out)
         out);
 }
 
-/* Says what is wrong with a word of the command line, and ends kvmstat with status 2. */
+/* Ends kvmstat with status 2 and a message: what, word (made printable) and why, then the usage. */
 static _Noreturn void usage_error(const char *what, const char *word, const char *why)
 {
     fprintf(stderr, "kvmstat: %s%s%s\n", what, printed(word), why);
@@ -6915,7 +7241,7 @@ static _Noreturn void usage_error(const char *what, const char *word, const char
     exit(2);
 }
 
-/* Ends kvmstat, which has printed what it was asked for. */
+/* Ends kvmstat after -h or -V; with an error if what it printed could not be written. */
 static _Noreturn void end_printing(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout))
@@ -6953,7 +7279,7 @@ static _Noreturn void print_help(void)
     end_printing();
 }
 
-/* Parses interval: seconds, with decimals, to nanoseconds. */
+/* Sets options.interval and options.decimals from word, a number of seconds. */
 static void parse_interval(const char *word)
 {
     uint64_t seconds = 0, fraction = 0;
@@ -6991,7 +7317,7 @@ static void parse_kib(const char *word)
         usage_error("-b \"", word, "\": not a whole number of KiB from 1 to 1073741824");
 }
 
-/* Adds the processes of a comma-separated list to those of -p. */
+/* Adds the process ids in a comma-separated list to options.pids. */
 static void parse_pids(const char *list)
 {
     char word[64];
@@ -7010,7 +7336,10 @@ static void parse_pids(const char *list)
     }
 }
 
-/* Refuses an interval that is meant for a process: -p $(pidof qemu) gives words, not a list. */
+/*
+ * Ends kvmstat if the interval looks like another process id for -p: it is the id of a process
+ * with the same name as process pid.  -p $(pidof qemu) gives words, not a list with commas.
+ */
 static void check_interval(int pid)
 {
     uint64_t seconds = options.interval / NSEC;
@@ -7023,7 +7352,7 @@ static void check_interval(int pid)
     usage_error("interval \"", word, "\": a process; pids of -p have commas between them");
 }
 
-/* Checks that what -p names are processes of this host. */
+/* Ends kvmstat unless all ids of -p are those of processes of this host. */
 static void check_pids(void)
 {
     char word[21];
@@ -7039,7 +7368,7 @@ static void check_pids(void)
     }
 }
 
-/* Takes the operand of -e. */
+/* Sets options.table from the operand of -e. */
 static void parse_table(const char *word)
 {
     for (int i = VMEXIT; i < NTABLES; i++) {
@@ -7051,7 +7380,7 @@ static void parse_table(const char *word)
     usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
 }
 
-/* Takes the operand of -k. */
+/* Sets options.order from the operand of -k. */
 static void parse_order(const char *word)
 {
     options.order = *word;
@@ -7059,7 +7388,7 @@ static void parse_order(const char *word)
         usage_error("-k \"", word, "\": neither count nor time");
 }
 
-/* Takes the words behind the options. */
+/* Takes interval and count, the words after the options. */
 static void parse_operands(char **words)
 {
     if (*words != NULL)
@@ -7072,7 +7401,7 @@ static void parse_operands(char **words)
                                : "\": one operand too many; pids of -p have commas between them");
 }
 
-/* Refuses options that do not go together. */
+/* Ends kvmstat if there are options that do not go together. */
 static void check_combinations(void)
 {
     bool live = options.kib != 0 || options.metrics || options.write != NULL;
@@ -7085,7 +7414,11 @@ static void check_combinations(void)
         usage_error("-m", "", ": not with -e");
 }
 
-/* Takes the command line; ends kvmstat with status 2 if it cannot be. */
+/*
+ * Sets options and source from the command line.  If this host is to be reported, also opens
+ * procfs and checks the ids of -p.  Ends kvmstat after -h and -V, and with status 2 if the
+ * command line is wrong.
+ */
 static void parse_options(int argc, char **argv)
 {
     int c, at;
@@ -7093,7 +7426,8 @@ static void parse_options(int argc, char **argv)
     opterr = 0;
     while (at = optind, (c = getopt(argc, argv, "+:b:e:hHk:mnp:r:T:Vw:")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
-        const char *word = optopt == '-' ? argv[at] : letter; /* --anything, or -n- */
+        /* optopt is `-' for --anything and -n-: then the message shows the whole word. */
+        const char *word = optopt == '-' ? argv[at] : letter;
         switch (c) {
         case 'b': parse_kib(optarg); break;
         case 'e': parse_table(optarg); break;
@@ -7132,23 +7466,23 @@ static void parse_options(int argc, char **argv)
  * Reports: of this host, or of a recording.
  */
 
-#define HEADER_EVERY 20    /* reports of one row under one header */
-#define MAX_QUIET 1000000u /* -r: reports without an event, in a row; lines without one */
+#define HEADER_EVERY 20    /* number of one-row reports under one header */
+#define MAX_QUIET 1000000u /* -r: how many reports in a row, or lines in all, may have no event */
 
 /*
- * Ends kvmstat if a recording's reports, of which another one has n lines, are more work than
- * what it has can explain: a line with a count needs an event, and that 8 bytes.
+ * Adds a report of n lines to the work that a recording has made, and ends kvmstat if that is
+ * more than its size can explain: a line with a count needs an event, and an event 8 bytes.
  */
 static void limit_lines(size_t n)
 {
-    static uint64_t work; /* in lines; to look for what has a line is less */
+    static uint64_t work; /* in lines; to look whether something has a line costs less */
 
     work += 1 + n + (world.nvcpus + world.nthreads + reading.nstreams) / 32;
     if (work > MAX_QUIET + input.size / 4)
         fail("%s: more lines than it has events for (give a longer interval)", input.name);
 }
 
-/* Says, once, that there is nothing to report. */
+/* Says on stderr that there is no virtual machine to report. */
 static void say_nothing(void)
 {
     const char *where = options.npids == 0 ? "" : " in the processes of -p";
@@ -7159,12 +7493,15 @@ static void say_nothing(void)
         complain("no virtual machine is running%s", where);
 }
 
-/* Reports the interval between two times of the trace clock, which is the last one or not. */
+/*
+ * Reports the interval from start to end, times of the trace clock, and clears the counts.  If
+ * it is the last one, no exit is left to wait for its kvm_mmio.
+ */
 static void report(uint64_t start, uint64_t end, bool last)
 {
     static struct text t;
     static unsigned under_header; /* reports since the last header */
-    static bool said;             /* that there is no guest */
+    static bool said;             /* the last report had no row */
     char stamp[64];
 
     settle_exits(last ? UINT64_MAX : end);
@@ -7186,10 +7523,11 @@ static void report(uint64_t start, uint64_t end, bool last)
     clear_counts();
 }
 
-/* Looks at this host as an interval ends, and reports that. */
+/* Looks at this host at the end of an interval, reports it and forgets what has ended. */
 static void report_interval(uint64_t start, uint64_t end, bool last)
 {
-    last |= report_changes(start); /* nothing that was in the buffers follows any more */
+    /* After others' changes, the buffers were emptied: no kvm_mmio follows any more from there. */
+    last |= report_changes(start);
     find_ended(options.npids != 0 || reading.gap > start);
     scan_machines();
     scan_processes(true);
@@ -7200,7 +7538,10 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     forget_guests(end);
 }
 
-/* Whether all processes of -p have ended, and there is no event of them to report. */
+/*
+ * Returns whether all processes of -p have ended and no event of theirs is left to report.  To
+ * find out, counts the events in the buffers, but leaves reading.drained at the last report's end.
+ */
 static bool is_over(void)
 {
     uint64_t end = reading.drained;
@@ -7218,12 +7559,12 @@ static bool is_over(void)
     return true;
 }
 
-/* Traces this host and reports it. */
+/* Traces this host and reports, count times at most, until all processes of -p have ended. */
 static void report_host(void)
 {
     sigset_t unblocked;
 
-    /* Their events' headers have other fields, and none of them has a kvm_exit to count. */
+    /* There, headers of events have other fields, and no such host has a kvm_exit to count. */
     if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
         fail("this host is big-endian (kvmstat counts on little-endian hosts only)");
     if (options.write != NULL)
@@ -7253,8 +7594,8 @@ static void report_host(void)
 }
 
 /*
- * Ends kvmstat if the recording's next event, at the given time, is so far from the
- * end of this interval that only a damaged file, or too short an interval, explains it.
+ * Ends kvmstat if the recording's next event is so long after end, the end of an
+ * interval, that only a damaged file, or too short an interval, explains it.
  */
 static void limit_quiet(uint64_t end, uint64_t next)
 {
@@ -7262,7 +7603,10 @@ static void limit_quiet(uint64_t end, uint64_t next)
         fail("%s: no event for more than %u intervals (give a longer one)", input.name, MAX_QUIET);
 }
 
-/* Reports a recording, up to its last event or, of what kvmstat made, to the end that it tells. */
+/*
+ * Reports a recording: if kvmstat made it, to the end of its last report, which it tells, else to
+ * its last event.
+ */
 static void report_recording(void)
 {
     bool has_end, last;
@@ -7295,7 +7639,7 @@ static void report_recording(void)
 
 int main(int argc, char **argv)
 {
-    /* What is closed must not come to be a file that is opened here. */
+    /* A file that kvmstat opens must not become its stdin, stdout or stderr if that is closed. */
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             fail("/dev/null: %s", strerror(errno));
