@@ -173,13 +173,13 @@ struct guest {
     bool forgotten;      /* forget_guests() is about to free it */
     bool looked_for;     /* find_vcpus() looks for the vCPU of one of its threads */
     bool stale;          /* its vCPUs may have changed since its descriptors were read */
-    uint64_t unsettled;  /* until then, an announced virtual machine's descriptor may appear */
-    size_t machines;     /* number of its descriptors of virtual machines */
-    size_t directories;  /* number of its virtual machines' directories in debugfs */
-    bool nameless;       /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
-    bool large;          /* its descriptors took long to read: those of others are read first */
-    size_t nthreads;     /* -r: number of its threads that had events */
-    struct text ended;   /* -w: entries of its ended threads, as in a GUEST option */
+    uint64_t unsettled_until; /* until then, an announced virtual machine's descriptor may appear */
+    size_t nmachines;         /* number of its descriptors of virtual machines */
+    size_t ndirectories;      /* number of its virtual machines' directories in debugfs */
+    bool nameless;   /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
+    bool slow;       /* its descriptors took long to read: those of others are read first */
+    size_t nthreads; /* -r: number of its threads that had events */
+    struct text ended_threads; /* -w: entries of its ended threads, as in a GUEST option */
 };
 
 /* How a thread's last exit is counted. */
@@ -198,7 +198,7 @@ enum knowledge {
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;              /* thread id; 0: about to be freed; < 0: see recalled_thread_of() */
+    int tid;              /* thread id; 0: about to be freed; < 0: see recall_thread() */
     uint64_t gone;        /* when it was found to have ended; 0: it was not */
     struct guest *guest;  /* its process; NULL: a new thread has the id, but had no event yet */
     struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
@@ -342,14 +342,14 @@ struct source {
     void (*refuse)(struct stream *s, const char *what);
     /* Puts the name of thread tid, cut to size bytes, in name.  Returns false if it is not known.
      */
-    bool (*comm_of)(int tid, char *name, size_t size);
+    bool (*find_comm)(int tid, char *name, size_t size);
     /*
      * Returns the process id of the thread that had the id tid then, and of whose events none was
      * counted; 0 if it is not known.
      */
-    int (*process_of)(int tid, uint64_t time);
+    int (*find_pid)(int tid, uint64_t time);
     /* Returns the thread that had the id tid then, new if need be; NULL: process not known. */
-    struct thread *(*thread_of)(int tid, uint64_t time);
+    struct thread *(*find_thread)(int tid, uint64_t time);
     /* Finds out about the process that had the id g->pid at that time; g is new. */
     void (*meet_guest)(struct guest *g, uint64_t time);
     /* Returns the vCPU that the pending counts of t belong to; NULL if nothing tells. */
@@ -747,8 +747,8 @@ static char *digits(uint64_t value, char buf[static 21])
     return p;
 }
 
-/* Returns a copy of s, escaped by put_name(), that can be printed.  The caller frees it. */
-static char *printed(const char *s)
+/* Returns a copy of s, escaped by put_name(), that can be escaped.  The caller frees it. */
+static char *escaped(const char *s)
 {
     struct text t = {.s = NULL};
 
@@ -1468,7 +1468,7 @@ static void end_guest(struct guest *g, uint64_t time)
 {
     g->former = true;
     g->stale = false;
-    g->machines = 0;
+    g->nmachines = 0;
     if (g->gone == 0)
         g->gone = time;
 }
@@ -1617,13 +1617,13 @@ static struct birth *birth_of(int tid)
  * Returns the process id of the thread that had the id tid at the given time of the trace clock; 0
  * if nothing tells.
  */
-static int process_of(int tid, uint64_t time)
+static int pid_of(int tid, uint64_t time)
 {
     const struct thread *t = known_thread(tid);
 
     if (t != NULL && t->guest != NULL && !t->guest->former)
         return t->guest->pid;
-    return source->process_of(tid, time);
+    return source->find_pid(tid, time);
 }
 
 /* Moves the pending counts of t to v. */
@@ -1958,7 +1958,7 @@ static void end_by_entry(struct thread *t, struct stream *s)
  * kvm_fpu, for kvm_pvm, which has no kvm_entry: if it loads the guest's FPU state, user space has
  * let the guest go on, and the open exit ends.
  */
-static void end_by_load(struct thread *t, struct stream *s)
+static void end_by_fpu_load(struct thread *t, struct stream *s)
 {
     if (value_of(&s->next, LOAD) != 0)
         stop_timing(t->tally, t->tally->open, s);
@@ -2020,7 +2020,7 @@ static struct event_type events[NEVENTS] = {
         .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
             [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
-    [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_load}}},
+    [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_fpu_load}}},
     [TASK_NEWTASK] = {.name = "task/task_newtask", /* handled by keep_birth() */
         .uses = {[USUAL] = {.hosts = ALL_HOSTS},
             [VMEXIT] = {.hosts = ALL_HOSTS},
@@ -2092,7 +2092,7 @@ static void keep_birth(const struct record *r, int tid)
 
     if (child <= 0)
         return;
-    int pid = is_thread ? process_of(tid, r->time) : child;
+    int pid = is_thread ? pid_of(tid, r->time) : child;
     *birth_of(child) = (struct birth){child, pid};
     source->end_former(child, pid, r->time);
 }
@@ -2116,7 +2116,7 @@ static void count(struct stream *s)
         return;
     if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
         s->thread->guest->former)
-        s->thread = source->thread_of(tid, r->time);
+        s->thread = source->find_thread(tid, r->time);
     struct thread *t = s->thread;
     if (t == NULL) {
         world.unknown++;
@@ -2246,7 +2246,7 @@ struct vm {
     nlink_t links;       /* link count of the directory; it changes when a vCPU is added */
     char name[32];       /* name of the directory: PID-FD, see find_owner() */
     struct guest *guest; /* the process that owns the VM; NULL if that cannot be told */
-    bool sure;           /* file descriptor FD of that process is a VM */
+    bool owner_sure;     /* file descriptor FD of that process is a VM */
     bool searched;       /* a search of all processes for its owner was asked for */
     long *vcpus;         /* vCPU numbers, as the directory has them */
     size_t nvcpus;       /* number of these; 0 on arm64 and riscv64, which tell no vCPUs there */
@@ -2265,7 +2265,7 @@ static struct {
     uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
     uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
     bool cut;            /* the look had to end before it had seen everything ... */
-    int largest;         /* ... while it read the process with this id */
+    int cut_in;          /* ... while it read the process with this id */
     int shortage;        /* errno of the last failure for lack of something on this host; or 0 */
 } view = {.proc = -1, .debugfs = -1, .uevents = -1};
 
@@ -2289,7 +2289,7 @@ static struct {
     char name[32];         /* name of this kvmstat's instance in that directory */
     int dir;               /* file descriptor of the instance's directory */
     int hold;              /* its tracing_on, open: nobody can remove the instance meanwhile */
-    int life;              /* write end of the pipe whose closing starts the janitor's work */
+    int janitor_pipe;      /* write end of the pipe whose closing starts the janitor's work */
     pid_t janitor;         /* process id of the janitor; 0: there is none */
     struct pollfd *polls;  /* stdout, view.uevents, inotify, and then one for each stream */
     int inotify;           /* tells what others do in the instance */
@@ -2298,7 +2298,7 @@ static struct {
     struct text touched;   /* names of files changed by others since the last report */
     bool changed;          /* others changed something that mend_instance() has to set right */
     size_t ntouched;       /* number of these, also of those left out of touched */
-} trace = {.instances = -1, .dir = -1, .hold = -1, .life = -1, .inotify = -1};
+} trace = {.instances = -1, .dir = -1, .hold = -1, .janitor_pipe = -1, .inotify = -1};
 
 /*
  * Judges errno after an access to procfs, debugfs or the instance has failed.  That a guest, and so
@@ -2586,7 +2586,7 @@ static void start_janitor(void)
     }
     if (trace.janitor != 0) {
         close(life[0]);
-        trace.life = life[1];
+        trace.janitor_pipe = life[1];
         return;
     }
     /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
@@ -2728,7 +2728,7 @@ static void enable_events(void)
  * Appends to t the ids of all threads of the processes of -p, with a space after each.  Returns how
  * many ids these are.
  */
-static size_t put_threads(struct text *t)
+static size_t put_thread_ids(struct text *t)
 {
     size_t n = 0;
 
@@ -2769,7 +2769,7 @@ static void set_pids(void)
     do {
         before = n;
         t.size = 0;
-        n = put_threads(&t);
+        n = put_thread_ids(&t);
         if (n == 0 && reading.start == 0)
             fail("-p: no such process (it has ended)");
         if (n == 0)
@@ -2861,7 +2861,7 @@ static void open_streams(void)
         snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
         /*
          * The room is made before the file is opened: if there is no memory, kvmstat ends, and
-         * clean_up() closes only files that have a place in reading.streams.
+         * end_tracing() closes only files that have a place in reading.streams.
          */
         reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
         int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -3069,7 +3069,7 @@ static void note_touched(const char *path, const char *name)
 {
     enum { MAX_TOUCHED = 4 }; /* names that a report lists; there may be many more */
     char text[64 + NAME_MAX];
-    int size = snprintf(text, sizeof(text), ", %s%s", path, name);
+    int size = snprintf(text, sizeof(text), " %s%s,", path, name);
 
     trace.changed = true;
     put_bytes(&trace.touched, "", 1);
@@ -3079,7 +3079,7 @@ static void note_touched(const char *path, const char *name)
     if (trace.ntouched++ < MAX_TOUCHED)
         put_bytes(&trace.touched, text, (size_t)size);
     else if (trace.ntouched == MAX_TOUCHED + 1)
-        put_bytes(&trace.touched, ", ...", 5);
+        put_bytes(&trace.touched, " ...,", 5);
 }
 
 /*
@@ -3207,7 +3207,7 @@ static bool report_changes(uint64_t start)
     if (trace.ntouched != 0)
         complain("%.*s: changed or read by another program (set right again; the counts of this "
                  "report are too low)",
-            (int)trace.touched.size - 2, trace.touched.s + 2);
+            (int)trace.touched.size - 2, trace.touched.s + 1);
     else if (reading.mended > start)
         complain("tracing was set right again in this interval only (the counts of this report are "
                  "too low)");
@@ -3250,7 +3250,7 @@ static uint64_t stat_field(int dir, int n)
 }
 
 /* Returns when the task in dir started, in clock ticks since boot; 0 if it has ended. */
-static uint64_t start_of(int dir)
+static uint64_t start_time_of(int dir)
 {
     return stat_field(dir, 22);
 }
@@ -3282,7 +3282,7 @@ static int process_then(int tid, uint64_t time)
 
     if (dir < 0)
         return 0;
-    uint64_t started = start_of(dir);
+    uint64_t started = start_time_of(dir);
     if (started != 0 && started <= to_ticks(time) &&
         read_host_file(dir, "status", status, sizeof(status)) > 0)
         tgid = strstr(status, "\nTgid:");
@@ -3290,8 +3290,8 @@ static int process_then(int tid, uint64_t time)
     return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
 }
 
-/* source.process_of, from the event of the thread's birth or else from procfs. */
-static int host_process_of(int tid, uint64_t time)
+/* source.find_pid, from the event of the thread's birth or else from procfs. */
+static int host_pid_of(int tid, uint64_t time)
 {
     struct birth *b = birth_of(tid);
 
@@ -3303,8 +3303,8 @@ static int host_process_of(int tid, uint64_t time)
     return pid;
 }
 
-/* source.comm_of, from procfs.  Returns false with errno set, 0 if the name is empty. */
-static bool host_comm_of(int tid, char *name, size_t size)
+/* source.find_comm, from procfs.  Returns false with errno set, 0 if the name is empty. */
+static bool find_host_comm(int tid, char *name, size_t size)
 {
     char path[64];
 
@@ -3320,7 +3320,7 @@ static bool host_comm_of(int tid, char *name, size_t size)
 static void end_if_replaced(struct guest *g)
 {
     int dir = open_task(g->pid);
-    uint64_t started = dir < 0 ? 0 : start_of(dir);
+    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
 
     if (dir >= 0)
         close(dir);
@@ -3394,7 +3394,7 @@ static bool takes_plain_name(const char *path)
  * Returns what follows the option of this name, after one dash or two, in word; NULL if word does
  * not begin with that option.
  */
-static char *behind_option(char *word, const char *name)
+static char *after_option(char *word, const char *name)
 {
     char *option = word + (*word == '-') + (*word == '-' && word[1] == '-');
     size_t size = strlen(name);
@@ -3413,10 +3413,10 @@ static char *name_in_command(char *command, size_t size)
     char *end = command + size;
 
     for (char *word = command, *next; word < end; word = next) {
-        char *id = behind_option(word, "id"), *option = id;
+        char *id = after_option(word, "id"), *option = id;
         next = word + strlen(word) + 1;
         if (option == NULL)
-            option = behind_option(word, "name");
+            option = after_option(word, "name");
         if (option != NULL && *option == '=')
             return option + 1;
         if (option != NULL && *option == '\0' && next < end)
@@ -3611,7 +3611,7 @@ static void name_guest(struct guest *g)
     naming.said |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
-    if (*answer.name == '\0' && !source->comm_of(g->pid, answer.name, sizeof(answer.name)))
+    if (*answer.name == '\0' && !source->find_comm(g->pid, answer.name, sizeof(answer.name)))
         strcpy(answer.name, "?");
     naming.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
     char *name = copy(answer.name);
@@ -3648,7 +3648,7 @@ static void identify(struct guest *g, uint64_t time)
     int dir = open_task(g->pid);
 
     if (dir >= 0)
-        g->started = start_of(dir);
+        g->started = start_time_of(dir);
     if (g->started == 0 || g->started > to_ticks(time)) {
         g->started = 0;
         g->gone = now(CLOCK_MONOTONIC);
@@ -3694,8 +3694,8 @@ static bool is_host_full(size_t n)
     return false;
 }
 
-/* source.thread_of: a new thread's guest is that of its process. */
-static struct thread *host_thread_of(int tid, uint64_t time)
+/* source.find_thread: a new thread's guest is that of its process. */
+static struct thread *find_host_thread(int tid, uint64_t time)
 {
     struct thread *t = known_thread(tid);
 
@@ -3703,7 +3703,7 @@ static struct thread *host_thread_of(int tid, uint64_t time)
         end_thread(t);
     if (t != NULL && t->guest != NULL)
         return t;
-    int pid = process_of(tid, time);
+    int pid = pid_of(tid, time);
     if (pid == 0)
         return NULL;
     struct guest *g = known_guest(pid);
@@ -3778,11 +3778,11 @@ static const char *kvm_descriptor(int dir, const char *path)
 
 /* What the file descriptors of a process tell. */
 struct descriptors {
-    long *vcpus;     /* the numbers of its vCPUs; some may be there twice */
-    size_t nvcpus;   /* number of these */
-    size_t machines; /* number of file descriptors of VMs */
-    int last;        /* one file descriptor of a VM or vCPU; -1 if there is none */
-    bool nameless;   /* some links do not tell their vCPU's number (before Linux 4.18) */
+    long *vcpus;      /* the numbers of its vCPUs; some may be there twice */
+    size_t nvcpus;    /* number of these */
+    size_t nmachines; /* number of file descriptors of VMs */
+    int last;         /* one file descriptor of a VM or vCPU; -1 if there is none */
+    bool nameless;    /* some links do not tell their vCPU's number (before Linux 4.18) */
 };
 
 /*
@@ -3805,7 +3805,7 @@ static bool read_table(int dir, struct descriptors *f)
         } else if (strcmp(what, "vcpu") == 0) {
             f->nameless = true;
         } else if (strcmp(what, "vm") == 0) {
-            f->machines++;
+            f->nmachines++;
         } else {
             continue;
         }
@@ -3873,9 +3873,9 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
     }
     if (!all)
         return;
-    g->machines = f->machines;
+    g->nmachines = f->nmachines;
     g->nameless = f->nameless;
-    g->stale = now(CLOCK_MONOTONIC) < g->unsettled;
+    g->stale = now(CLOCK_MONOTONIC) < g->unsettled_until;
 }
 
 /* Finds the vCPUs that g has, by its file descriptors. */
@@ -3887,7 +3887,8 @@ static void scan_descriptors(struct guest *g)
 
     if (dir < 0)
         return;
-    bool own = start_of(dir) == g->started; /* or the id is, or may become, another process's */
+    bool own =
+        start_time_of(dir) == g->started; /* or the id is, or may become, another process's */
     if (own)
         read_descriptors(g->pid, dir, &f);
     close(dir);
@@ -3895,9 +3896,9 @@ static void scan_descriptors(struct guest *g)
         return;
     take_descriptors(g, &f);
     free(f.vcpus);
-    g->large = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
+    g->slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
     if (view.cut)
-        view.largest = g->pid;
+        view.cut_in = g->pid;
 }
 
 /* Makes process pid a guest, with its vCPUs, if it has a VM or a vCPU and is no guest yet. */
@@ -3915,7 +3916,7 @@ static void search_process(int pid)
     close(dir);
     free(f.vcpus);
     if (view.cut)
-        view.largest = pid;
+        view.cut_in = pid;
 }
 
 /*
@@ -3969,7 +3970,7 @@ static void read_directory(struct vm *m)
 /*
  * Finds the guest whose VM m is, by the name of m's directory, PID-FD: PID is the thread that made
  * the VM, and FD was then the VM's file descriptor in that thread's process.  Both may have another
- * meaning by now; m->sure tells that FD is still a VM.
+ * meaning by now; m->owner_sure tells that FD is still a VM.
  */
 static void find_owner(struct vm *m)
 {
@@ -3979,13 +3980,13 @@ static void find_owner(struct vm *m)
 
     if (!parse_digits(&s, INT_MAX, &tid) || *s++ != '-')
         return;
-    int pid = process_of((int)tid, now(CLOCK_MONOTONIC));
+    int pid = pid_of((int)tid, now(CLOCK_MONOTONIC));
     if (pid == 0 || (options.npids != 0 && known_guest(pid) == NULL))
         return;
     m->guest = guest_now(pid);
     m->guest->stale = true;
     snprintf(path, sizeof(path), "%d/fd/%s", pid, s);
-    m->sure = strcmp(kvm_descriptor(view.proc, path), "vm") == 0;
+    m->owner_sure = strcmp(kvm_descriptor(view.proc, path), "vm") == 0;
 }
 
 /*
@@ -4059,19 +4060,19 @@ static void scan_vms(void)
 static void check_vms(void)
 {
     for (size_t i = 0; i < world.nguests; i++)
-        world.guests[i]->directories = 0;
+        world.guests[i]->ndirectories = 0;
     for (size_t i = 0; i < view.nvms; i++) {
         struct vm *m = &view.vms[i];
-        bool lost = m->guest == NULL || (m->guest->machines == 0 && !m->guest->stale);
+        bool lost = m->guest == NULL || (m->guest->nmachines == 0 && !m->guest->stale);
         if (m->guest != NULL)
-            m->guest->directories++;
+            m->guest->ndirectories++;
         if (lost && !m->searched && options.npids == 0)
             m->searched = view.search_again = true;
         for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
             set_present(vcpu_of(m->guest, m->vcpus[j]), true);
     }
     for (size_t i = 0; i < world.nguests; i++)
-        world.guests[i]->stale |= world.guests[i]->machines > world.guests[i]->directories;
+        world.guests[i]->stale |= world.guests[i]->nmachines > world.guests[i]->ndirectories;
 }
 
 /*
@@ -4098,12 +4099,12 @@ static void find_ended(bool doubt)
 static void expect_machine(int tid)
 {
     uint64_t t = now(CLOCK_MONOTONIC);
-    int pid = process_of(tid, t);
+    int pid = pid_of(tid, t);
     struct guest *g = pid == 0 || options.npids != 0 ? known_guest(pid) : guest_now(pid);
 
     view.search_again |= pid == 0;
     if (g != NULL) {
-        g->unsettled = t + ATTENTIVE;
+        g->unsettled_until = t + ATTENTIVE;
         g->stale = true;
     }
 }
@@ -4150,7 +4151,7 @@ static uint64_t look_limit(void)
  * look's CPU time is limited, except for the first look; what one look does not get to, the next
  * one will.
  */
-static void scan_machines(void)
+static void begin_look(void)
 {
     view.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
     view.look_end = reading.start == 0 ? UINT64_MAX : view.look_begun + look_limit();
@@ -4168,13 +4169,13 @@ static void scan_machines(void)
  * processes for VMs.  After a look that took much CPU time, none follows for some time, except for
  * those of reports.
  */
-static void scan_processes(bool thorough)
+static void continue_look(bool thorough)
 {
-    for (int large = 0; large < 2; large++) {
+    for (int slow = 0; slow < 2; slow++) {
         for (size_t i = 0; i < world.nguests; i++) {
             struct guest *g = world.guests[i];
             g->stale |= view.debugfs < 0;
-            if (g->gone == 0 && g->asked && g->stale && g->large == large && has_time())
+            if (g->gone == 0 && g->asked && g->stale && g->slow == slow && has_time())
                 scan_descriptors(g);
         }
     }
@@ -4221,7 +4222,7 @@ static long vcpu_by_name(int tid)
     uint64_t id;
 
     errno = 0;
-    if (!source->comm_of(tid, comm, sizeof(comm))) {
+    if (!source->find_comm(tid, comm, sizeof(comm))) {
         check_shortage();
         return -1;
     }
@@ -4260,7 +4261,7 @@ static void match_threads(struct vm *m)
         struct thread *t = known_thread(last_thread(m, id));
         if (t == NULL || t->guest == NULL || !t->guest->looked_for)
             continue;
-        if (!m->sure && t->guest != m->guest && t->ran_last == -1 && has_vcpu(t->guest, id))
+        if (!m->owner_sure && t->guest != m->guest && t->ran_last == -1 && has_vcpu(t->guest, id))
             m->guest = t->guest;
         if (t->guest == m->guest)
             t->ran_last = t->ran_last == -1 || t->ran_last == id ? id : UNKNOWN_VCPU;
@@ -4275,7 +4276,7 @@ static void match_all_threads(bool sure)
 {
     for (size_t i = 0; i < view.nvms; i++) {
         struct vm *m = &view.vms[i];
-        if (m->sure == sure && (!sure || m->guest->looked_for))
+        if (m->owner_sure == sure && (!sure || m->guest->looked_for))
             match_threads(m);
     }
 }
@@ -4334,12 +4335,12 @@ static void find_vcpus(bool settling)
         }
     }
     if (any && !settling)
-        scan_machines(); /* the VM of a new thread may be new, too */
+        begin_look(); /* the VM of a new thread may be new, too */
     if (any)
         match_all_threads(true);
     /* This comes after debugfs was read: it takes longer, and the VM may soon be gone. */
     if (any && !settling)
-        scan_processes(false);
+        continue_look(false);
     if (any)
         match_all_threads(false);
     for (size_t i = 0; i < world.space; i++) {
@@ -4367,7 +4368,7 @@ static void free_guest(struct guest *g)
     for (size_t i = 0; i < view.nvms; i++) {
         if (view.vms[i].guest == g) {
             view.vms[i].guest = NULL;
-            view.vms[i].sure = false;
+            view.vms[i].owner_sure = false;
         }
     }
     for (size_t i = 0; i < g->nvcpus; i++) {
@@ -4377,7 +4378,7 @@ static void free_guest(struct guest *g)
     world.nvcpus -= g->nvcpus;
     free(g->vcpus);
     free(g->name);
-    free(g->ended.s);
+    free(g->ended_threads.s);
     free(g);
 }
 
@@ -4452,9 +4453,9 @@ static const struct source this_host = {
     .add_lost = add_overrun,
     .say_lost = say_host_lost,
     .refuse = refuse_buffer,
-    .comm_of = host_comm_of,
-    .process_of = host_process_of,
-    .thread_of = host_thread_of,
+    .find_comm = find_host_comm,
+    .find_pid = host_pid_of,
+    .find_thread = find_host_thread,
     .meet_guest = meet_host_guest,
     .find_vcpu = find_host_vcpu,
     .end_former = end_host_former,
@@ -4794,8 +4795,8 @@ static bool is_asked_for(int pid)
     return options.npids == 0;
 }
 
-/* Implements source.comm_of: from the recording's list of thread names. */
-static bool recalled_comm_of(int tid, char *name, size_t size)
+/* Implements source.find_comm: from the recording's list of thread names. */
+static bool recall_comm(int tid, char *name, size_t size)
 {
     const struct command key = {.tid = (uint64_t)tid}, *known = NULL;
 
@@ -4814,7 +4815,7 @@ static void meet_recorded_guest(struct guest *g, uint64_t time)
     (void)time;
     g->asked = is_asked_for(g->pid);
     if (options.names)
-        g->name = copy(source->comm_of(g->pid, name, sizeof(name)) ? name : "?");
+        g->name = copy(source->find_comm(g->pid, name, sizeof(name)) ? name : "?");
 }
 
 /* Names g, unless all guests' names together would be longer than MAX_NAMES. */
@@ -4949,11 +4950,11 @@ static void take_guest(uint64_t end)
 }
 
 /*
- * Implements source.process_of.  The thread's birth tells, unless a GUEST option has the thread
+ * Implements source.find_pid.  The thread's birth tells, unless a GUEST option has the thread
  * and the birth's process is no known guest; then the GUEST option does.  A thread that has
  * neither is shown as a process of its own.
  */
-static int recalled_process_of(int tid, uint64_t time)
+static int recalled_pid_of(int tid, uint64_t time)
 {
     const struct birth *b = birth_of(tid);
     const struct owner *o = owner_of(tid);
@@ -4967,17 +4968,17 @@ static int recalled_process_of(int tid, uint64_t time)
 /* Returns the guest of thread tid, which it adds if it is new. */
 static struct guest *recall_guest(int tid)
 {
-    int pid = process_of(tid, 0);
+    int pid = pid_of(tid, 0);
 
     /* In a partial recording the entry of this thread may be left out: guest 0 has such threads. */
     return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
 }
 
 /*
- * Implements source.thread_of.  Threads of a guest that are too many to be told apart, and all of
+ * Implements source.find_thread.  Threads of a guest that are too many to be told apart, and all of
  * guest 0, share one struct thread of that guest: its tid is negative, and its vCPU is not known.
  */
-static struct thread *recalled_thread_of(int tid, uint64_t time)
+static struct thread *recall_thread(int tid, uint64_t time)
 {
     const struct owner *o = owner_of(tid);
     struct thread *t = known_thread(tid);
@@ -5228,7 +5229,7 @@ static uint64_t last_time(void)
  * Returns whether the recording has a kvm_exit or kvm_entry, which only a hardware backend fires.
  * Reads copies of the streams; the streams themselves stay unread.
  */
-static bool has_kvm_exit(void)
+static bool has_hardware_event(void)
 {
     bool found = false;
 
@@ -5249,7 +5250,7 @@ static void open_input(void)
 {
     struct stat st;
 
-    input.name = printed(options.read);
+    input.name = escaped(options.read);
     input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not block */
     if (input.fd < 0 || fstat(input.fd, &st) != 0)
         fail("%s: %s (give -r a recording)", input.name, strerror(errno));
@@ -5279,7 +5280,7 @@ static void read_header(void)
     reading.chunk =
         share > reading.page.size ? share - share % reading.page.size : reading.page.size;
     bool software =
-        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_kvm_exit());
+        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_hardware_event());
     const char *missed = choose_events(software);
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
@@ -5293,9 +5294,9 @@ static const struct source recorded_host = {
     .add_lost = add_recorded_loss,
     .say_lost = say_recording_lost,
     .refuse = refuse_recording,
-    .comm_of = recalled_comm_of,
-    .process_of = recalled_process_of,
-    .thread_of = recalled_thread_of,
+    .find_comm = recall_comm,
+    .find_pid = recalled_pid_of,
+    .find_thread = recall_thread,
     .meet_guest = meet_recorded_guest,
     .find_vcpu = recall_vcpu,
     .end_former = end_recorded_former,
@@ -5701,7 +5702,7 @@ static void report_doubts(void)
     if (view.cut && !is_end_asked())
         complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
                  "missing; give a longer interval)",
-            view.largest);
+            view.cut_in);
     if (view.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
             strerror(view.shortage));
@@ -5753,7 +5754,7 @@ static _Noreturn void fail_output(void)
  * If not, errno is EEXIST if something else has it, ENOENT if the path names no file, or tells
  * another error.
  */
-static bool is_free(void)
+static bool may_replace_output(void)
 {
     struct stat st;
 
@@ -5766,13 +5767,13 @@ static bool is_free(void)
 /* Finds the recording's directory before anything is traced; ends kvmstat if it cannot write. */
 static void open_output(void)
 {
-    output.name = printed(options.write);
+    output.name = escaped(options.write);
     output.dir = open_parent(options.write, output.file);
     if (output.dir < 0 && errno == ELOOP)
         fail("%s: a symbolic link that others can make (give its target)", output.name);
     if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
         fail_output();
-    if (!is_free()) {
+    if (!may_replace_output()) {
         if (errno != EEXIST && errno != ENOENT)
             fail_output();
         fail("%s: not a regular file (give -w another name)", output.name);
@@ -5903,8 +5904,10 @@ static bool append_saved(int fd, const struct stream *s)
     while ((uint64_t)at < s->saved_size) {
         off_t start = at;
         ssize_t size = sendfile(fd, s->saved, &at, PIECE);
-        if (size <= 0)
+        if (size <= 0) {
+            errno = size == 0 ? EIO : errno; /* the file is shorter than what was saved */
             return false;
+        }
         /* Frees the copied piece where the file system can, so that it takes no room twice. */
         fallocate(s->saved, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
     }
@@ -5917,7 +5920,7 @@ static void save_command(int tid)
     char name[64], line[96];
 
     if (output.commands.size + sizeof(line) > MAX_COMMANDS ||
-        !source->comm_of(tid, name, sizeof(name)))
+        !source->find_comm(tid, name, sizeof(name)))
         return;
     for (char *s = name; *s != '\0'; s++) {
         if (iscntrl((unsigned char)*s))
@@ -6025,7 +6028,7 @@ static void save_thread(const struct thread *t)
 
     if (options.write == NULL || t->guest == NULL || !t->guest->asked)
         return;
-    struct text *entries = &t->guest->ended;
+    struct text *entries = &t->guest->ended_threads;
     if (entries->size / ENTRY_SIZE < MAX_ENTRIES || unify_entries(entries) < MAX_ENTRIES) {
         put_entry(entries, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
         return;
@@ -6051,7 +6054,7 @@ static bool has_directory(const struct vm *m, long id)
  * Returns the thread that ran vCPU id of g last, by debugfs; 0 if debugfs does not tell, or the
  * thread is known to have run other vCPUs as well.
  */
-static int early_thread(const struct guest *g, long id)
+static int thread_by_debugfs(const struct guest *g, long id)
 {
     for (size_t i = 0; i < view.nvms; i++) {
         const struct vm *m = &view.vms[i];
@@ -6111,7 +6114,7 @@ static void fill_entries(struct text *entries)
  */
 static void save_guest(struct guest *g)
 {
-    struct text *entries = &g->ended, body = {.s = NULL}, unknown = {.s = NULL};
+    struct text *entries = &g->ended_threads, body = {.s = NULL}, unknown = {.s = NULL};
     size_t nthreads = unify_entries(entries);
 
     if (options.write == NULL || !g->asked || (g->nvcpus == 0 && nthreads == 0))
@@ -6121,7 +6124,7 @@ static void save_guest(struct guest *g)
         while (j < nthreads && entry_vcpu((uint8_t *)entries->s, j) != g->vcpus[i]->id)
             j++;
         if (j == nthreads && g->vcpus[i]->id != UNKNOWN_VCPU)
-            put_entry(entries, g->vcpus[i]->id, early_thread(g, g->vcpus[i]->id));
+            put_entry(entries, g->vcpus[i]->id, thread_by_debugfs(g, g->vcpus[i]->id));
     }
     split_entries(entries, &unknown);
     fill_entries(entries);
@@ -6244,7 +6247,7 @@ static bool make_recording(void)
         done = (dir = make_directory(name)) >= 0 &&
                linkat(view.proc, path, dir, whole_name, AT_SYMLINK_FOLLOW) == 0;
     }
-    done = done && close(fd) == 0 && is_free() &&
+    done = done && close(fd) == 0 && may_replace_output() &&
            renameat(dir, whole_name, output.dir, output.file) == 0;
     if (dir >= 0)
         remove_directory(dir, name);
@@ -6503,7 +6506,7 @@ static const char *pcp_directory(void)
     if (env != NULL && *env != '\0')
         return env;
     conf = conf != NULL && *conf != '\0' ? conf : "/etc/pcp.conf";
-    metrics.name = printed(conf);
+    metrics.name = escaped(conf);
     text[0] = '\n';
     if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
         fail_metrics();
@@ -6517,7 +6520,7 @@ static const char *pcp_directory(void)
 }
 
 /* Opens the directory of the file, before anything is traced; ends kvmstat if that fails. */
-static void open_metrics(void)
+static void open_metrics_directory(void)
 {
     char path[PATH_MAX], name[NAME_MAX + 1];
 
@@ -6525,7 +6528,7 @@ static void open_metrics(void)
         fail("PCP_TMP_DIR: too long");
     metrics.dir = open_parent(path, name);
     path[strlen(path) - 2] = '\0';
-    metrics.name = printed(path);
+    metrics.name = escaped(path);
     if (metrics.dir < 0 && errno == ELOOP)
         fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
     if (metrics.dir < 0)
@@ -6550,7 +6553,7 @@ static bool is_in_place(void)
  * Finds the file that a dead kvmstat left, if there is one.  Ends kvmstat if the kvmstat that
  * made the file lives, or if no kvmstat of this user made it.
  */
-static void find_metrics(void)
+static void find_former_file(void)
 {
     /* A live kvmstat has a write lock.  Read locks do not count: other users can set them. */
     struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
@@ -6839,7 +6842,7 @@ static void discard(int dir, const char *name)
 }
 
 /* Unmaps and closes kvmstat's file, if there is one, but does not remove it. */
-static void close_metrics(void)
+static void close_metrics_file(void)
 {
     if (metrics.file == NULL)
         return;
@@ -6852,7 +6855,7 @@ static void close_metrics(void)
  * Makes a file for the n vCPUs at rows and renames it over the one before, if any.  Returns false
  * with errno set if that fails, and keeps the file before; EEXIST: another file is called mmv_name.
  */
-static bool replace_metrics(const struct row *rows, size_t n)
+static bool replace_metrics_file(const struct row *rows, size_t n)
 {
     char name[NAME_MAX + 1];
     struct stat st;
@@ -6876,7 +6879,7 @@ static bool replace_metrics(const struct row *rows, size_t n)
         close(fd);
         return false;
     }
-    close_metrics();
+    close_metrics_file();
     metrics.file = f;
     metrics.size = size;
     metrics.fd = fd;
@@ -6888,17 +6891,17 @@ static bool replace_metrics(const struct row *rows, size_t n)
 /* Makes the first file, without vCPUs.  Ends kvmstat if that fails or another kvmstat has one. */
 static void start_metrics(void)
 {
-    find_metrics();
+    find_former_file();
     remove_new_files();
     metrics.room = MIN_ROOM;
     metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
-    if (!replace_metrics(NULL, 0))
+    if (!replace_metrics_file(NULL, 0))
         fail_metrics();
     metrics.again = now(CLOCK_MONOTONIC) + NSEC;
 }
 
 /* Removes kvmstat's file, if there is one, and marks it invalid. */
-static void remove_metrics(void)
+static void remove_metrics_file(void)
 {
     if (metrics.file == NULL)
         return;
@@ -6906,7 +6909,7 @@ static void remove_metrics(void)
         unlinkat(metrics.dir, mmv_name, 0);
     /* The agent sees this at once, but the removal only in the next second. */
     metrics.file->header.generation = 0;
-    close_metrics();
+    close_metrics_file();
 }
 
 /*
@@ -6914,11 +6917,11 @@ static void remove_metrics(void)
  * file that is there, since its values would no longer be updated, and complains, but only once
  * until there is a file again.  The next report tries again.
  */
-static void lose_metrics(void)
+static void give_up_file(void)
 {
     int error = errno;
 
-    remove_metrics();
+    remove_metrics_file();
     errno = error;
     if (!metrics.said)
         complain("%s: no metrics: %s (%s)", metrics.name, strerror(error), metrics_remedy());
@@ -6941,14 +6944,14 @@ static void report_metrics(void)
             v->totals[c] += v->tally.counts[c];
         same = same && instances[i].id == instance_of(rows[i].guest, v);
     }
-    if ((!same || again) && replace_metrics(rows, n)) {
+    if ((!same || again) && replace_metrics_file(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
         metrics.said = naming.changed = false;
     } else if (same) {
         /* Also if `again', but there was no room for two files: the next report tries again. */
         set_values(f, rows, n);
     } else {
-        lose_metrics();
+        give_up_file();
     }
 }
 
@@ -7041,8 +7044,8 @@ static void start_tracing(void)
     open_uevents();
     open_streams();
     view.search_again = options.npids == 0;
-    scan_machines();
-    scan_processes(true);
+    begin_look();
+    continue_look(true);
     watch_instance();
     if (write(trace.hold, "1", 1) != 1)
         fail_errno("tracing_on");
@@ -7059,7 +7062,7 @@ static void start_tracing(void)
  * Ends the reader of names, stops tracing and waits until the janitor has removed the instance.
  * Returns false, after a complaint, if the instance is still there.
  */
-static bool clean_up(void)
+static bool end_tracing(void)
 {
     int status = 0;
     pid_t ended;
@@ -7075,7 +7078,7 @@ static bool clean_up(void)
     }
     close(trace.hold);
     close(trace.dir);
-    close(trace.life);
+    close(trace.janitor_pipe);
     while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
     trace.janitor = 0;
@@ -7094,8 +7097,8 @@ static bool clean_up(void)
  */
 static _Noreturn void leave(int status)
 {
-    remove_metrics();
-    if (!clean_up() && status == 0)
+    remove_metrics_file();
+    if (!end_tracing() && status == 0)
         status = 1;
     finish_recording();
     exit(status);
@@ -7111,8 +7114,8 @@ static _Noreturn void leave_by_signal(int sig)
 
     if (output.dir >= 0 && reading.start != 0)
         drain_buffers(now(CLOCK_MONOTONIC));
-    remove_metrics();
-    clean_up();
+    remove_metrics_file();
+    end_tracing();
     finish_recording();
     signal(sig, SIG_DFL);
     sigfillset(&all);
@@ -7236,12 +7239,12 @@ static void print_usage(FILE *out)
 /* Ends kvmstat with status 2 and a message: what, word (made printable) and why, then the usage. */
 static _Noreturn void usage_error(const char *what, const char *word, const char *why)
 {
-    fprintf(stderr, "kvmstat: %s%s%s\n", what, printed(word), why);
+    fprintf(stderr, "kvmstat: %s%s%s\n", what, escaped(word), why);
     print_usage(stderr);
     exit(2);
 }
 
-/* Ends kvmstat after -h or -V; with an error if what it printed could not be written. */
+/* Ends kvmstat after -h or -V; with an error if what it escaped could not be written. */
 static _Noreturn void end_printing(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout))
@@ -7345,8 +7348,8 @@ static void check_interval(int pid)
     uint64_t seconds = options.interval / NSEC;
     char word[21], name[64], other[64];
 
-    if (seconds == 0 || options.decimals != 0 || !source->comm_of(pid, name, sizeof(name)) ||
-        !source->comm_of((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
+    if (seconds == 0 || options.decimals != 0 || !source->find_comm(pid, name, sizeof(name)) ||
+        !source->find_comm((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
         return;
     snprintf(word, sizeof(word), "%" PRIu64, seconds);
     usage_error("interval \"", word, "\": a process; pids of -p have commas between them");
@@ -7362,7 +7365,7 @@ static void check_pids(void)
         snprintf(word, sizeof(word), "%d", pid);
         if (kill(pid, 0) != 0 && errno == ESRCH)
             usage_error("-p \"", word, "\": no such process");
-        if (process_of(pid, now(CLOCK_MONOTONIC)) != pid)
+        if (pid_of(pid, now(CLOCK_MONOTONIC)) != pid)
             usage_error("-p \"", word, "\": a thread; give its process");
         check_interval(pid);
     }
@@ -7473,7 +7476,7 @@ static void parse_options(int argc, char **argv)
  * Adds a report of n lines to the work that a recording has made, and ends kvmstat if that is
  * more than its size can explain: a line with a count needs an event, and an event 8 bytes.
  */
-static void limit_lines(size_t n)
+static void refuse_many_lines(size_t n)
 {
     static uint64_t work; /* in lines; to look whether something has a line costs less */
 
@@ -7518,7 +7521,7 @@ static void report(uint64_t start, uint64_t end, bool last)
         say_nothing();
     said = nrows == 0;
     if (is_recorded())
-        limit_lines(nrows);
+        refuse_many_lines(nrows);
     write_out(&t);
     clear_counts();
 }
@@ -7529,8 +7532,8 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     /* After others' changes, the buffers were emptied: no kvm_mmio follows any more from there. */
     last |= report_changes(start);
     find_ended(options.npids != 0 || reading.gap > start);
-    scan_machines();
-    scan_processes(true);
+    begin_look();
+    continue_look(true);
     note_present(end);
     name_guests();
     report(start, end, last);
@@ -7570,7 +7573,7 @@ static void report_host(void)
     if (options.write != NULL)
         open_output();
     if (options.metrics)
-        open_metrics();
+        open_metrics_directory();
     catch_signals(&unblocked);
     start_tracing();
     uint64_t end = reading.start;
@@ -7597,7 +7600,7 @@ static void report_host(void)
  * Ends kvmstat if the recording's next event is so long after end, the end of an
  * interval, that only a damaged file, or too short an interval, explains it.
  */
-static void limit_quiet(uint64_t end, uint64_t next)
+static void refuse_long_quiet(uint64_t end, uint64_t next)
 {
     if ((next - end) / options.interval > MAX_QUIET)
         fail("%s: no event for more than %u intervals (give a longer one)", input.name, MAX_QUIET);
@@ -7630,7 +7633,7 @@ static void report_recording(void)
         if (!more && !has_end)
             end = last_time();
         if (more)
-            limit_quiet(end, next_time() < input.until ? next_time() : input.until);
+            refuse_long_quiet(end, next_time() < input.until ? next_time() : input.until);
         last = !more || ++n == options.count;
         recall_present(start, end);
         report(start, end, last);

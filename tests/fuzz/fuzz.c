@@ -306,7 +306,7 @@ static ssize_t look_at_output(int fd, const void *p, size_t size)
     must(fd == STDOUT_FILENO);
     check_clean(p, size, "\t\n");
     check_lines(p, size);
-    if (options.npids == 0) /* or there are rows that are not printed */
+    if (options.npids == 0) /* or there are rows that are not escaped */
         check_counts();
     return (ssize_t)size;
 }
@@ -496,7 +496,7 @@ static void fuzz_operands(const uint8_t *data, size_t size)
         must(options.pids[i] > 0 && (recorded || options.pids[i] % 2 == 0));
 }
 
-/* Checks that what is printed of name can be printed, and tells name. */
+/* Checks that what is escaped of name can be escaped, and tells name. */
 static void check_name(const char *name)
 {
     struct text t = {.s = NULL};

@@ -74,14 +74,14 @@ static void test_processes(void)
     ok(counts_of(TID + 40, 0)[HALTX] == 1, "a process that a thread started is one of its own");
     start_thread(TID + 10, TID + 11);
     start_thread(TID + 11, TID + 10);
-    ok(process_of(TID + 10, 0) == TID + 10 && process_of(TID + 11, 0) == TID + 10,
+    ok(pid_of(TID + 10, 0) == TID + 10 && pid_of(TID + 11, 0) == TID + 10,
         "numbers that came into use again are no endless loop");
     start_thread(TID + 20, TID + 21 + (int)BIRTHS);
     start_thread(TID + 30, TID + 21);
-    ok(process_of(TID + 21, 0) == TID + 30 && process_of(TID + 21 + (int)BIRTHS, 0) == 0,
+    ok(pid_of(TID + 21, 0) == TID + 30 && pid_of(TID + 21 + (int)BIRTHS, 0) == 0,
         "a later thread in the same place is not taken for the earlier one");
     uint64_t t = now(CLOCK_MONOTONIC);
-    ok(process_of((int)getpid(), t) == (int)getpid(), "a process that is there is found by /proc");
+    ok(pid_of((int)getpid(), t) == (int)getpid(), "a process that is there is found by /proc");
     usleep(50000); /* more than a clock tick */
     pid_t child = fork();
     if (child == 0) {
@@ -256,7 +256,7 @@ static void test_moved(void)
     ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
     save_thread(t);
     options.write = NULL;
-    const uint8_t *entries = (const uint8_t *)t->guest->ended.s;
+    const uint8_t *entries = (const uint8_t *)t->guest->ended_threads.s;
     ok(entry_vcpu(entries, 0) == 0 && entry_vcpu(entries, 1) == UNKNOWN_VCPU,
         "no vCPU has all that it counted, in a recording");
 }
@@ -315,7 +315,7 @@ static void save_too_many(void)
         t->tid = (int)(i < 2 * MAX_ENTRIES ? i / 2 + 1 : i);
         save_thread(t);
     }
-    exit(unify_entries(&t->guest->ended) == MAX_ENTRIES ? 0 : 1);
+    exit(unify_entries(&t->guest->ended_threads) == MAX_ENTRIES ? 0 : 1);
 }
 
 static void test_entries(void)
@@ -327,7 +327,7 @@ static void test_entries(void)
         t->tid = TID + i % 2;
         save_thread(t);
     }
-    ok(unify_entries(&t->guest->ended) == 2, "a thread that ran a vCPU is recorded once");
+    ok(unify_entries(&t->guest->ended_threads) == 2, "a thread that ran a vCPU is recorded once");
     options.write = output.name = NULL;
     clear();
     int status = run_child(save_too_many, said, sizeof(said));

@@ -427,7 +427,7 @@ static void make_live(void)
     size_t n = reading.nstreams;
 
     for (size_t i = 0; i < input.nowners; i++)
-        recalled_thread_of(input.owners[i].tid, 0); /* as if they had been seen before */
+        recall_thread(input.owners[i].tid, 0); /* as if they had been seen before */
     free(reading.heap);
     make_streams(n);
     for (size_t i = 0; i < n; i++) {
