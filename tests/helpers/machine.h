@@ -94,9 +94,9 @@ static inline void print_stats(int vcpu, int id)
     for (size_t w = 0; w < NWANTED; w++) {
         uint64_t value = 0;
         for (uint32_t i = 0; i < h.num_desc; i++) {
-            struct {
+            union {
                 struct kvm_stats_desc d; /* as the kernel has it */
-                char name[256];          /* of h.name_size bytes */
+                char bytes[512];         /* its name ends within these */
             } desc;
             size_t size = sizeof(desc.d) + h.name_size;
             if (pread(fd, &desc, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
