@@ -1272,7 +1272,7 @@ static bool subbuf_open(
  * Takes the next event of b.  Returns 1 if *r is one, 0 if there is no further one, -1 if the bytes
  * make no sense.
  */
-static int subbuf_next(struct subbuf *b, struct record *r)
+static inline int subbuf_next(struct subbuf *b, struct record *r)
 {
     while (b->size - b->at >= 4) {
         const uint8_t *body = b->data + b->at + 4;
@@ -2175,6 +2175,29 @@ static bool fill(struct stream *s)
     return s->has_next = true;
 }
 
+/*
+ * Counts the next event of s, and those behind it that are stamped before limit.  Returns false if
+ * s has no further event now.  The place in the sub-buffer is a copy, which stays in registers.
+ */
+static bool count_turn(struct stream *s, uint64_t limit)
+{
+    do {
+        struct subbuf here = s->subbuf, before;
+        bool within;
+        do {
+            count(s);
+            before = here;
+            within = subbuf_next(&here, &s->next) > 0 && s->next.time <= INT64_MAX;
+        } while (within && s->next.time < limit);
+        s->subbuf = within ? here : before;
+        if (within)
+            return true;
+        if (!fill(s))
+            return false;
+    } while (s->next.time < limit);
+    return true;
+}
+
 /* Moves heap[i] down to where it belongs in the heap of n streams, earliest next event first. */
 static void sift_down(struct stream **heap, size_t n, size_t i)
 {
@@ -2214,10 +2237,7 @@ static void drain(uint64_t until)
         uint64_t limit = until;
         for (size_t i = 1; i < n && i < 3; i++)
             limit = heap[i]->next.time < limit ? heap[i]->next.time : limit;
-        do
-            count(s);
-        while (fill(s) && s->next.time < limit);
-        if (!s->has_next)
+        if (!count_turn(s, limit))
             heap[0] = heap[--n];
         if (n > 0)
             sift_down(heap, n, 0);
@@ -2797,16 +2817,44 @@ static void set_watermark(const char *percent)
         fail_errno("buffer_percent");
 }
 
+enum {
+    MAX_SUBBUF_KIB = 16, /* a read of a larger one that is partly full copies too much */
+    LEAST_SUBBUFS = 64   /* of a buffer, at least, if they are larger than the kernel's own */
+};
+
+/*
+ * Makes the sub-buffers larger than the kernel's own where it can (since Linux 6.8): then fewer
+ * reads take the same events.  With -w they stay small, since each look at few events takes one in
+ * the recording; and so they do if the kernel finds no such pieces of memory.
+ */
+static void set_subbufs(void)
+{
+    static const char name[] = "buffer_subbuf_size_kb";
+    static uint64_t own; /* the kernel's own size, in KiB; 0: it cannot be set */
+    uint64_t kib = options.kib / LEAST_SUBBUFS;
+    char text[32];
+
+    if (own == 0 && read_file(trace.dir, name, text, sizeof(text)) > 0)
+        own = strtoull(text, NULL, 10);
+    if (own == 0)
+        return;
+    if (kib > MAX_SUBBUF_KIB)
+        kib = MAX_SUBBUF_KIB;
+    if (kib < own || options.write != NULL)
+        kib = own;
+    snprintf(text, sizeof(text), "%" PRIu64, kib);
+    write_file(trace.dir, name, text);
+}
+
 /*
  * Has the instance's buffers made, and finds out what their sub-buffers look like.  A later call
- * sets everything as the first one did, also the sub-buffers' size, which the first one reads.
- * Ends kvmstat if it cannot.
+ * sets everything as the first one did.  Ends kvmstat if it cannot.
  */
 static void set_buffers(void)
 {
-    static const char subbuf_file[] = "buffer_subbuf_size_kb"; /* since Linux 6.8 */
-    static char text[4096], subbuf_kib[32];
+    static char text[4096];
 
+    set_subbufs(); /* before the buffer's size, which is in whole sub-buffers */
     snprintf(text, sizeof(text), "%" PRIu64, options.kib);
     set_in_instance("buffer_size_kb", text);
     set_in_instance("trace_clock", "mono"); /* events are stamped by CLOCK_MONOTONIC */
@@ -2817,10 +2865,6 @@ static void set_buffers(void)
     set_in_instance("options/overwrite", "1");
     set_in_instance("options/block", "0"); /* with it, poll() always says that there is something */
     set_watermark(options.write == NULL ? "0" : WATERMARK);
-    if (*subbuf_kib == '\0')
-        read_file(trace.dir, subbuf_file, subbuf_kib, sizeof(subbuf_kib));
-    else
-        write_file(trace.dir, subbuf_file, subbuf_kib);
     if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
         fail_errno("events/header_page");
     if (!parse_header_page(&reading.page, text))
@@ -7209,6 +7253,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
     uint64_t brisk = options.write == NULL ? SHORT_NAP : NAP / 2;
     if (t < attentive && nap > brisk)
         nap = brisk;
+    due = due < t ? due : t; /* the interval may have ended before: this nap begins now */
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, false, unblocked);
