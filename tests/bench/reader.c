@@ -81,8 +81,10 @@ int main(int argc, char **argv)
     char pattern[4096];
     glob_t pipes;
 
-    if (argc != 2) {
-        fputs("usage: reader instance\n", stderr);
+    if (argc == 3 && *argv[2] != '\0')
+        page_size = strtoul(argv[2], NULL, 10);
+    if (argc < 2 || argc > 3) {
+        fputs("usage: reader instance [bytes of a sub-buffer]\n", stderr);
         return 2;
     }
     uint8_t *page = malloc(page_size);

@@ -227,6 +227,18 @@ static void test_find_vcpu(void)
     count_one(&e);
     find_vcpus(true);
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
+    for (int later = 0; later < 2; later++) {
+        make_host(SOFTWARE, 1);
+        set_present(add_vcpu(TID, 3), true);
+        set_present(vcpu_of(guest_of(TID, 0), 3), false);
+        if (later != 0)
+            clear_counts(); /* as a report does */
+        count_one(&e);
+        find_vcpus(true);
+        ok(counts_of(TID, later != 0 ? UNKNOWN_VCPU : 3)[HALTX] == 1,
+            later != 0 ? "but none that it lost before the last report"
+                       : "a guest that has just lost its only vCPU ran that one");
+    }
     make_host(BEFORE_5_10, 1);
     struct sent leaving = vmx_exit(TID, 0, 12), entry = {KVM_ENTRY, TID, {[VCPU_ID] = 9}};
     count_one(&leaving);
