@@ -2831,17 +2831,15 @@ static void set_subbufs(void)
 {
     static const char name[] = "buffer_subbuf_size_kb";
     static uint64_t own; /* the kernel's own size, in KiB; 0: it cannot be set */
-    uint64_t kib = options.kib / LEAST_SUBBUFS;
     char text[32];
 
     if (own == 0 && read_file(trace.dir, name, text, sizeof(text)) > 0)
         own = strtoull(text, NULL, 10);
     if (own == 0)
         return;
-    if (kib > MAX_SUBBUF_KIB)
-        kib = MAX_SUBBUF_KIB;
-    if (kib < own || options.write != NULL)
-        kib = own;
+    uint64_t kib = own;
+    while (kib < MAX_SUBBUF_KIB && 2 * kib * LEAST_SUBBUFS <= options.kib && options.write == NULL)
+        kib *= 2;
     snprintf(text, sizeof(text), "%" PRIu64, kib);
     write_file(trace.dir, name, text);
 }
