@@ -25,33 +25,36 @@
  */
 
 /*
- * The parts, each of which uses those above it:
+ * The parts, each of which uses those above it (and what is declared behind the model):
  *
- *   the model      whose counts: struct tally, vcpu, guest, thread; what is read: stream, record
- *   helpers        errors, memory, text, files, rights
- *   formats        what the kernel says of its events and sub-buffers, to offsets; reasons' names
- *   sub-buffers    from bytes to events
- *   tallies, guests and threads    what the model's things do
- *   counting       reasons and their columns; the keys of -e, and tables[] of them
- *   the events     events[]: which hosts and tables need one, and what counts it
- *   merging        the events of all CPUs in the order of their stamps
- *   this host      the tracefs instance, who interferes, processes, names, guests: this_host
- *   a recording    of -r, and what it tells of guests: recorded_host
- *   the table      columns, rows, and what is said on stderr; then -w, metrics (-m), starting,
- *                  waiting, options, reports and main()
+ *   The model          whose counts: struct tally, vcpu, guest, thread; what is read: stream,
+ * record Helpers            errors, memory, text, files, rights Formats            from what the
+ * kernel says of its events to offsets, and to reasons' names Sub-buffers        from bytes to
+ * events Tallies, Guests    what the model's things do Counting           reasons and their
+ * columns; keys (-e), and tables[] of them The events         events[]: which hosts and tables use
+ * one, and what counts it Merging            the events of all CPUs in the order of their stamps
+ *   This host          the tracefs instance, who interferes, processes, names, guests: this_host
+ *   A recording        of -r, and what it tells of guests: recorded_host
+ *   The table          columns, rows, and what is said on stderr; then -w, metrics (-m), starting
+ *                      and ending, waiting, options, reports and main()
  *
- * An event: source->read_pages() reads a page, fill() takes the event from it, drain() has its
- * turn come, count() looks up its type and thread, and calls what events[] has for the table, as
- * count_exit(), which adds to the thread's tally.  put_row() shows that of a vCPU.
+ * An event: drain() has the CPU with the earliest one count_turn(), which takes it by fill() from
+ * what source->read_pages() read.  count() finds its type and thread, and calls what events[] has
+ * for the table: count_exit() adds to the thread's tally, which is its vCPU's or, while that is
+ * not known, pending until give_counts().  set_line() makes the cells of a vCPU's tally.
  *
- * A vCPU: take_descriptors() finds it (of a recording: take_guest()), and vcpu_of() makes it.  Its
- * thread is told by events, to note_vcpu(), or found by find_vcpus().  list_rows() gives it a row,
- * save_guest() its place in a GUEST option, and describe_instance() its metrics.
+ * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
+ * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
+ * by such events, or found by find_vcpus().  has_row() says whether it has a row, save_guest()
+ * writes its GUEST option, and describe_instance() its metrics.
  *
- * A column more is a line in enum counter, counter_columns[], all_metrics[], and where it is
- * counted; a table of -e one in enum table and tables[], and in events[] where that is counted; a
- * new architecture's reasons are a table beside vmx_reasons[], and a case in exit_counter() and
- * exit_key().
+ * To add a column: enum counter, counter_columns[], all_metrics[] (with a new number), and where
+ * it is counted: the tables of reasons from vmx_reasons[] on, or .counter in events[].  A table of
+ * -e: enum table, tables[] with a function beside name_port(), a key_ function beside key_pio(),
+ * and its uses in events[], of KVM_ENTRY, too; then the usage.  An architecture: enum host_kind and
+ * choose_events(), a table of reasons, a case in exit_counter(), exit_key() and
+ * are_reasons_known().  The names of its reasons are those in print fmt, see parse_symbols().  An
+ * event or a field that is new: enum event and events[], or enum field_name and field_names[].
  */
 
 #define _GNU_SOURCE
@@ -146,9 +149,9 @@ struct vcpu {
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
     bool found;                 /* take_descriptors(): its process has a descriptor of it */
-    uint64_t first;             /* first start or end of an interval with it present; 0: none yet;
-                                   -r: 0: not recorded; UINT64_MAX: none */
-    uint64_t last;              /* last one; 0: none yet; -r: UINT64_MAX: not recorded */
+    uint64_t first;             /* end of the first interval that found it present (or the start of
+                                   tracing); 0: none yet; -r: 0: not recorded; UINT64_MAX: none */
+    uint64_t last;              /* the same of the last interval; -r: UINT64_MAX: not recorded */
     struct tally tally;         /* its counts since the last report */
     uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
 };
@@ -191,9 +194,9 @@ enum last_exit {
 
 /* How it is known which vCPU a thread runs. */
 enum knowledge {
-    FOUND, /* by a search, if vcpu is not NULL; else none was made yet, or it was in vain */
-    TOLD,  /* by its events, which carry the vCPU's number */
-    MIXED  /* not at all: it ran more than one, or its recording says that nothing told */
+    UNTOLD, /* not by its events: vcpu is what a search found; NULL: none yet, or in vain */
+    TOLD,   /* by its events, which carry the vCPU's number */
+    MIXED   /* not at all: it ran more than one, or its recording says that nothing told */
 };
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
@@ -206,7 +209,7 @@ struct thread {
     struct tally pending; /* counts that were not given to a vCPU yet */
     enum knowledge known; /* how vcpu is known */
     long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
-    bool is_new;          /* its vCPU was not looked for since its first event */
+    bool is_new;          /* no search for its vCPU has been made yet */
     bool active;          /* since the last report, it had an event or an exit was settled */
     enum last_exit last_exit;   /* how its last exit is counted */
     bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
@@ -264,7 +267,7 @@ struct subbuf {
     size_t at;           /* offset of the next event in data */
     uint64_t time;       /* stamp of the last event taken; before, the header's */
     bool missed;         /* events were lost before the next event ... */
-    uint64_t lost;       /* ... so many just before this sub-buffer; 0: not told */
+    uint64_t lost;       /* ... as many as that just before this sub-buffer; 0: not told */
 };
 
 /* An event. */
@@ -311,7 +314,7 @@ enum host_kind {
 /* How a table uses a trace event.  Hosts are enum host_kind. */
 struct use {
     unsigned hosts;  /* those where the table uses the event, if they have it */
-    unsigned needed; /* those that could fire it, so that a column would wrongly be 0 without it */
+    unsigned needed; /* those where the table is refused if they do not have it */
     void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
 };
 
@@ -344,8 +347,8 @@ struct source {
      */
     bool (*find_comm)(int tid, char *name, size_t size);
     /*
-     * Returns the process id of the thread that had the id tid then, and of whose events none was
-     * counted; 0 if it is not known.
+     * Returns the process id of the thread that had the id tid then; 0 if it is not known. pid_of()
+     * asks this about threads without a counted event.
      */
     int (*find_pid)(int tid, uint64_t time);
     /* Returns the thread that had the id tid then, new if need be; NULL: process not known. */
@@ -533,9 +536,9 @@ static char *copy(const char *s)
 }
 
 /*
- * Makes room for one more object of size bytes behind the n at p, each of which was added by grow()
- * or insert().  Its mean cost does not grow with n.  Returns the array, which may have moved; ends
- * kvmstat if memory is short.
+ * Makes room for one more object of size bytes behind the n at p.  The array has to have grown
+ * so from its beginning, for its room follows from n.  The mean cost does not grow with n.  Returns
+ * the array, which may have moved; ends kvmstat if memory is short.
  */
 static void *grow(void *p, size_t n, size_t size)
 {
@@ -1410,7 +1413,7 @@ static void clear_tally(struct tally *t)
  * Guests, their vCPUs and the threads that run them.
  */
 
-/* Returns the index in world.guests behind all guests with a pid up to this one. */
+/* Returns the index in world.guests of the first guest with a larger pid. */
 static size_t guest_place(int pid)
 {
     size_t low = 0, high = world.nguests;
@@ -1767,7 +1770,8 @@ static void count_exit(struct thread *t, struct stream *s)
  */
 static void count_mmio(struct thread *t, struct stream *s)
 {
-    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap) {
+    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap &&
+        t->exit_time >= reading.mended) {
         t->tally->counts[MMIOX]++;
         t->last_exit = SETTLED;
     }
@@ -1792,10 +1796,10 @@ static void settle_exits(uint64_t end)
 }
 
 /*
- * Returns whether kvm_userspace_exit r tells of an exit of the guest, where there is no kvm_exit.
- * An instruction that goes on after MMIO (an access across two pages, OUTS from MMIO) has KVM
- * return to user space again without an exit of the guest, and without emulating the instruction
- * anew.
+ * On software hosts, which have no kvm_exit: returns whether this return to user space is a new
+ * exit of the guest, and keeps in t what the next call needs.  An instruction that goes on after
+ * MMIO (an access across two pages, OUTS from MMIO) has KVM return to user space again without an
+ * exit of the guest, and without emulating the instruction anew.
  */
 static bool is_user_exit(struct thread *t, const struct record *r)
 {
@@ -1841,7 +1845,7 @@ static void start_timing(struct tally *t, uint64_t id, const struct stream *s)
     t->since = s->next.time;
 }
 
-/* Closes the open exit as this id and adds its duration, unless events were lost meanwhile. */
+/* Ends what is open, and adds its duration to the key with this id; unless events were lost. */
 static void stop_timing(struct tally *t, uint64_t id, const struct stream *s)
 {
     if (t->since != 0 && t->since >= reading.gap && s->next.time >= t->since) {
@@ -1859,8 +1863,9 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 }
 
 /*
- * A bit in the id of an exit's key: symbols[1] has its name, not symbols[0].  No reason has that
- * bit: those of x86 and arm64 have 32 bits, and bit 63 of a RISC-V one is that of interrupts.
+ * Set in the id of an exit's key if symbols[1] has its name; clear if symbols[0] has.  No reason
+ * has that bit: those of x86 and arm64 have 32 bits, and bit 63 of a RISC-V one is that of
+ * interrupts.
  */
 #define SECOND_SYMBOLS (UINT64_C(1) << 62)
 
@@ -2021,11 +2026,7 @@ static struct event_type events[NEVENTS] = {
             [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_fpu_load}}},
-    [TASK_NEWTASK] = {.name = "task/task_newtask", /* handled by keep_birth() */
-        .uses = {[USUAL] = {.hosts = ALL_HOSTS},
-            [VMEXIT] = {.hosts = ALL_HOSTS},
-            [MMIO] = {.hosts = ALL_HOSTS},
-            [IOPORT] = {.hosts = ALL_HOSTS}}},
+    [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* of every table and host, for keep_birth() */
 };
 
 /* The wanted event of each common_type, or NULL. */
@@ -2061,7 +2062,7 @@ static const char *choose_events(bool software)
     for (int i = 0; i < NEVENTS; i++) {
         struct event_type *type = &events[i];
         const struct use *use = &type->uses[options.table];
-        type->wanted = type->id != 0 && (use->hosts & kind) != 0;
+        type->wanted = type->id != 0 && ((use->hosts & kind) != 0 || i == TASK_NEWTASK);
         /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
         if (use->count == tell_vcpu)
             type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
@@ -2093,7 +2094,7 @@ static void keep_birth(const struct record *r, int tid)
     if (child <= 0)
         return;
     int pid = is_thread ? pid_of(tid, r->time) : child;
-    *birth_of(child) = (struct birth){child, pid};
+    *birth_of(child) = (struct birth){pid != 0 ? child : 0, pid}; /* or procfs may know the child */
     source->end_former(child, pid, r->time);
 }
 
@@ -2177,7 +2178,7 @@ static bool fill(struct stream *s)
 
 /*
  * Counts the next event of s, and those behind it that are stamped before limit.  Returns false if
- * s has no further event now.  The place in the sub-buffer is a copy, which stays in registers.
+ * s has no further event now.  For speed, it works on a copy of s->subbuf.
  */
 static bool count_turn(struct stream *s, uint64_t limit)
 {
@@ -2298,8 +2299,8 @@ enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
 /* A directory of the instance that inotify watches. */
 struct watch {
     int wd;  /* the watch descriptor by which inotify names the directory */
-    int dir; /* file descriptor, if under events/; else -1.  While it is open, the kernel does not
-                make the directory anew, unwatched, as it may from Linux 6.6 on */
+    int dir; /* file descriptor of one under events/; else -1.  Were it closed, the kernel might
+                (since Linux 6.6) make the directory anew, and that one is not watched */
     char path[64]; /* its path in the instance, with a slash at the end; empty for the topmost */
 };
 
@@ -2434,7 +2435,7 @@ static int open_detached(const char *type)
  * Returns a file descriptor of the root directory of a file system of the given type.  Prefers a
  * mount of kvmstat's own, since the one at path, if any, may be read-only, may hide something, or
  * may be that of another name space.  Where such mounts are not allowed, takes the one at path.
- * Returns -1 with errno set to why the mount of kvmstat's own failed.
+ * Returns -1 if that fails, too.  Sets errno to why there is no mount of kvmstat's own.
  */
 static int open_root(const char *type, const char *path, long magic)
 {
@@ -3156,18 +3157,20 @@ static void note_changes(void)
     }
 }
 
-/* Drops what was read of s and not counted yet. */
+/* Drops what was read of s and not counted yet; the next sub-buffers may have another size. */
 static void empty_stream(struct stream *s)
 {
+    free(s->pages);
+    s->pages = NULL;
     s->nbytes = s->used = 0;
     s->subbuf = (struct subbuf){.size = 0};
     s->ready = s->has_next = false;
 }
 
 /*
- * source.refuse: ends kvmstat, unless somebody else has changed the instance since the last report,
- * which explains why what was read of s cannot be true.  Then drops what was read; s has no events
- * until mend_instance() has set the instance right.
+ * source.refuse: what was read of s cannot be true.  Ends kvmstat, unless another program changed
+ * the instance since the last report.  Then drops what was read, and s has no events until
+ * mend_instance() has set the instance right.
  */
 static void refuse_buffer(struct stream *s, const char *what)
 {
@@ -3238,9 +3241,9 @@ static void check_module(void)
 }
 
 /*
- * Says, in one line, what others changed in the instance since the last report; or, if they changed
- * nothing since, that the instance was set right only in the interval of this report, which starts
- * at the given time.  Returns whether that makes this report's counts too low.
+ * Says, in one line, what others changed in the instance since the last report.  If they changed
+ * nothing since, but the instance was set right after start, says that: it is where this report's
+ * interval begins.  Returns whether that makes this report's counts too low.
  */
 static bool report_changes(uint64_t start)
 {
@@ -3380,9 +3383,8 @@ static void end_host_former(int child, int pid, uint64_t time)
     if (t != NULL)
         end_thread(t);
     /*
-     * g may be the process whose birth this is, found in procfs before the event was read.  Its
-     * start is known to a clock tick: only one that is more than a tick earlier is another
-     * process's.
+     * g may be the process whose birth this is, found in procfs before the event was read.  Starts
+     * are exact to a clock tick, so that a difference of one tick tells nothing.
      */
     if (g != NULL && g->started + 1 < to_ticks(time))
         end_guest(g, time);
@@ -3962,14 +3964,15 @@ static void search_process(int pid)
 }
 
 /*
- * Goes on with the search of all processes for those that have VMs, or begins one that is wanted.
+ * Goes on with the search of all processes for those that have VMs, or begins one that is wanted;
+ * with -p, none is.
  * A search may take several looks.
  */
 static void search_processes(void)
 {
     struct dirent *e = NULL;
 
-    if (view.search == NULL && view.search_again) {
+    if (view.search == NULL && view.search_again && options.npids == 0) {
         view.search = open_host_dir(view.proc, ".");
         view.search_again = view.search == NULL;
     }
@@ -4095,9 +4098,9 @@ static void scan_vms(void)
 
 /*
  * Compares the VMs in debugfs with the file descriptors of their owners.  A guest may have VMs
- * without a directory: then its file descriptors are read in every look.  A directory may be of a
- * VM whose owner has to be searched for among all processes.  Where file descriptors do not tell
- * vCPUs' numbers, the directories do.
+ * without a directory: then its file descriptors are read in every look.  If a
+ * directory's owner is not known, asks for a search of all processes.  Where file descriptors do
+ * not tell vCPUs' numbers, the directories do.
  */
 static void check_vms(void)
 {
@@ -4108,7 +4111,7 @@ static void check_vms(void)
         bool lost = m->guest == NULL || (m->guest->nmachines == 0 && !m->guest->stale);
         if (m->guest != NULL)
             m->guest->ndirectories++;
-        if (lost && !m->searched && options.npids == 0)
+        if (lost && !m->searched)
             m->searched = view.search_again = true;
         for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
             set_present(vcpu_of(m->guest, m->vcpus[j]), true);
@@ -4118,8 +4121,8 @@ static void check_vms(void)
 }
 
 /*
- * Notes which guests' processes have ended.  If doubt, events of births may be missing: then
- * compares when the processes started, too.
+ * Notes which guests' processes have ended.  With doubt (births may be missing), also
+ * compares when the processes started: an id may have come into use again.
  */
 static void find_ended(bool doubt)
 {
@@ -4164,10 +4167,10 @@ static bool read_uevents(void)
 
     while ((n = recv(view.uevents, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0 ||
            (n < 0 && errno == ENOBUFS)) {
-        const char *path = n < 0 ? NULL : strchr(text, '@');
+        text[n < 0 ? 0 : n] = '\0';
+        const char *path = strchr(text, '@');
         bool made = false;
         int tid = 0;
-        text[n < 0 ? 0 : n] = '\0';
         for (const char *s = text; s < text + n; s += strlen(s) + 1) {
             made |= strcmp(s, "EVENT=create") == 0;
             tid = strncmp(s, "PID=", 4) == 0 ? parse_int(s + 4) : tid;
@@ -4201,7 +4204,7 @@ static void begin_look(void)
     if (view.uevents >= 0)
         read_uevents();
     else
-        view.search_again |= options.npids == 0;
+        view.search_again = true;
     if (view.debugfs >= 0)
         scan_vms();
 }
@@ -4293,8 +4296,8 @@ static int last_thread(const struct vm *m, long id)
 
 /*
  * Sets ran_last of threads whose vCPU is looked for, if debugfs says that they ran a vCPU of m
- * last; UNKNOWN_VCPU if they ran more than one.  That also tells whose VM m is, if nothing else
- * does.
+ * last; UNKNOWN_VCPU if they ran more than one.  If it is not sure whose VM m
+ * is, takes such a thread's guest for its owner.
  */
 static void match_threads(struct vm *m)
 {
@@ -4324,8 +4327,8 @@ static void match_all_threads(bool sure)
 }
 
 /*
- * source.find_vcpu, by what match_threads() noted, else by what was found before, the thread's
- * name, or there being only one vCPU.
+ * source.find_vcpu: what match_threads() noted; else what was found before; else what the thread's
+ * name says, if its guest has that vCPU; else the guest's only one.
  */
 static struct vcpu *find_host_vcpu(struct thread *t)
 {
@@ -4992,8 +4995,8 @@ static void take_guest(uint64_t end)
 }
 
 /*
- * Implements source.find_pid.  The thread's birth tells, unless a GUEST option has the thread
- * and the birth's process is no known guest; then the GUEST option does.  A thread that has
+ * Implements source.find_pid, by the thread's birth.  If a GUEST option has the thread, and the
+ * birth's process is no known guest, the option tells.  A thread that has
  * neither is shown as a process of its own.
  */
 static int recalled_pid_of(int tid, uint64_t time)
@@ -5040,7 +5043,7 @@ static struct thread *recall_thread(int tid, uint64_t time)
     t = thread_of(tid, g);
     if (o != NULL && o->guest == g) { /* else the thread id was used again */
         t->vcpu = o->mixed ? NULL : o->vcpu;
-        t->known = o->mixed ? MIXED : FOUND;
+        t->known = o->mixed ? MIXED : UNTOLD;
     }
     return t;
 }
@@ -5704,8 +5707,8 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
 }
 
 /*
- * Prints on stderr, in one line, what was lost since the last report.  A loss reported before that
- * still affects this interval, which begins at start, is listed `as before'.
+ * Prints on stderr, in one line, what was lost since the last report.  A loss that was
+ * reported before, but reaches into this interval, from start on, is listed `as before'.
  */
 static void report_lost(uint64_t start)
 {
@@ -5988,39 +5991,42 @@ static void put_file(struct text *t, const char *name, bool sized)
     put_bytes(t, text, (size_t)size);
 }
 
-/* Returns how many wanted events are of the system that name's first size characters name. */
-static size_t count_events(const char *name, size_t size)
+/*
+ * Appends to t the formats of the wanted events of the system of event type; but if there is a
+ * wanted event of that system before, they were.  Returns how many systems that are.
+ */
+static size_t put_system(struct text *t, const struct event_type *type)
 {
-    size_t n = 0;
+    size_t size = strcspn(type->name, "/") + 1;
+    uint64_t n = 0;
+    char path[64];
 
-    for (int i = 0; i < NEVENTS; i++)
-        n += events[i].wanted && strncmp(events[i].name, name, size) == 0;
-    return n;
+    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
+        bool of_it = e->wanted && strncmp(e->name, type->name, size) == 0;
+        if (of_it && e < type)
+            return 0;
+        n += of_it;
+    }
+    put_bytes(t, type->name, size - 1);
+    put_bytes(t, "", 1);
+    put_number(t, n, 4);
+    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
+        if (!e->wanted || strncmp(e->name, type->name, size) != 0)
+            continue;
+        snprintf(path, sizeof(path), "events/%s/format", e->name);
+        put_file(t, path, true);
+    }
+    return 1;
 }
 
 /* Saves the formats of the enabled events and of sub-buffers, and trace_clock. */
 static void save_formats(void)
 {
     struct text *t = &output.formats, systems = {.s = NULL};
-    size_t nsystems = 0, size = 0;
-    const char *system = "";
-    char path[64];
+    size_t nsystems = 0;
 
-    for (int i = 0; i < NEVENTS; i++) {
-        const char *name = events[i].name;
-        if (!events[i].wanted)
-            continue;
-        if (size == 0 || strncmp(name, system, size) != 0) {
-            system = name;
-            size = strcspn(name, "/") + 1;
-            put_bytes(&systems, name, size - 1);
-            put_bytes(&systems, "", 1);
-            put_number(&systems, count_events(name, size), 4);
-            nsystems++;
-        }
-        snprintf(path, sizeof(path), "events/%s/format", name);
-        put_file(&systems, path, true);
-    }
+    for (int i = 0; i < NEVENTS; i++)
+        nsystems += events[i].wanted ? put_system(&systems, &events[i]) : 0;
     put_bytes(t, "header_page", 12);
     put_file(t, "events/header_page", true);
     put_bytes(t, "header_event", 13);
@@ -7085,7 +7091,7 @@ static void start_tracing(void)
     open_debugfs();
     open_uevents();
     open_streams();
-    view.search_again = options.npids == 0;
+    view.search_again = true;
     begin_look();
     continue_look(true);
     watch_instance();
@@ -7516,8 +7522,8 @@ static void parse_options(int argc, char **argv)
 #define MAX_QUIET 1000000u /* -r: how many reports in a row, or lines in all, may have no event */
 
 /*
- * Adds a report of n lines to the work that a recording has made, and ends kvmstat if that is
- * more than its size can explain: a line with a count needs an event, and an event 8 bytes.
+ * Adds up the lines of all reports, of which the next one has n, and ends kvmstat if a recording of
+ * that size cannot have events for them: a line with a count needs an event, and that 8 bytes.
  */
 static void refuse_many_lines(size_t n)
 {
