@@ -27,12 +27,14 @@
 /*
  * The parts, each of which uses those above it (and what is declared behind the model):
  *
- *   The model          whose counts: struct tally, vcpu, guest, thread; what is read: stream,
- * record Helpers            errors, memory, text, files, rights Formats            from what the
- * kernel says of its events to offsets, and to reasons' names Sub-buffers        from bytes to
- * events Tallies, Guests    what the model's things do Counting           reasons and their
- * columns; keys (-e), and tables[] of them The events         events[]: which hosts and tables use
- * one, and what counts it Merging            the events of all CPUs in the order of their stamps
+ *   The model          whose counts: struct tally, vcpu, guest, thread; what is read: stream
+ *   Helpers            errors, memory, text, files, rights
+ *   Formats            from what the kernel says of its events to offsets, and reasons' names
+ *   Sub-buffers        from bytes to events
+ *   Tallies, Guests    what the model's things do
+ *   Counting           reasons and their columns; keys (-e), and tables[] of them
+ *   The events         events[]: which hosts and tables use one, and what counts it
+ *   Merging            the events of all CPUs in the order of their stamps
  *   This host          the tracefs instance, who interferes, processes, names, guests: this_host
  *   A recording        of -r, and what it tells of guests: recorded_host
  *   The table          columns, rows, and what is said on stderr; then -w, metrics (-m), starting
@@ -48,13 +50,18 @@
  * by such events, or found by find_vcpus().  has_row() says whether it has a row, save_guest()
  * writes its GUEST option, and describe_instance() its metrics.
  *
- * To add a column: enum counter, counter_columns[], all_metrics[] (with a new number), and where
- * it is counted: the tables of reasons from vmx_reasons[] on, or .counter in events[].  A table of
- * -e: enum table, tables[] with a function beside name_port(), a key_ function beside key_pio(),
- * and its uses in events[], of KVM_ENTRY, too; then the usage.  An architecture: enum host_kind and
- * choose_events(), a table of reasons, a case in exit_counter(), exit_key() and
- * are_reasons_known().  The names of its reasons are those in print fmt, see parse_symbols().  An
- * event or a field that is new: enum event and events[], or enum field_name and field_names[].
+ * To add a column: enum counter, counter_columns[], all_metrics[] (with a number above all there),
+ * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].
+ *
+ * A table of -e: enum table, tables[] with a function beside name_port(), a key_ function beside
+ * key_pio(), and its uses in events[], of KVM_ENTRY, too; then print_usage(), print_help() and
+ * parse_table().  An event or field that is new: enum event and events[] (on ALL_HOSTS, for a
+ * recording without kvm_exit's format is an OTHER_HOST), or enum field_name and field_names[].
+ *
+ * An architecture: its field, a table of reasons, and a case in exit_counter().  If print fmt has
+ * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
+ * exit_key() and are_reasons_known(), too.  If events[] must tell it from an OTHER_HOST: enum
+ * host_kind with HARDWARE_HOSTS, choose_events(), and the masks in events[].
  */
 
 #define _GNU_SOURCE
