@@ -60,7 +60,7 @@
  *
  * An architecture: its field, a table of reasons, and a case in exit_counter().  If print fmt has
  * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
- * exit_key() and are_reasons_known(), too.  If events[] must tell it from an OTHER_HOST: enum
+ * exit_key() and check_reasons(), too.  If events[] must tell it from an OTHER_HOST: enum
  * host_kind with HARDWARE_HOSTS, choose_events(), and the masks in events[].
  */
 
@@ -2040,17 +2040,18 @@ static struct event_type events[NEVENTS] = {
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
 /*
- * Returns whether exit_key() finds a reason in this host's kvm_exit; also true if that is not asked
- * for: without -e vmexit, or if software is true.
+ * With -e vmexit, ends kvmstat if exit_key() finds no reason in the kvm_exit of object, which the
+ * message names: a recording, or the event.  If software is true, there is no kvm_exit.
  */
-static bool are_reasons_known(bool software)
+static void check_reasons(bool software, const char *object)
 {
     static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
     size_t size = 0;
 
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
         size += events[KVM_EXIT].fields[reasons[i]].size;
-    return software || options.table != VMEXIT || size != 0;
+    if (options.table == VMEXIT && !software && size == 0)
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
 }
 
 /*
@@ -2746,9 +2747,7 @@ static void enable_events(void)
     const char *missed = choose_events(software);
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    if (!are_reasons_known(software))
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)",
-            events[KVM_EXIT].name);
+    check_reasons(software, events[KVM_EXIT].name);
     switch_events_on();
 }
 
@@ -3972,8 +3971,7 @@ static void search_process(int pid)
 
 /*
  * Goes on with the search of all processes for those that have VMs, or begins one that is wanted;
- * with -p, none is.
- * A search may take several looks.
+ * with -p, none is.  A search may take several looks.
  */
 static void search_processes(void)
 {
@@ -5337,8 +5335,7 @@ static void read_header(void)
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
             missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
-    if (!are_reasons_known(software))
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", input.name);
+    check_reasons(software, input.name);
 }
 
 static const struct source recorded_host = {
