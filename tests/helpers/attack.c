@@ -394,7 +394,7 @@ static void reply(int fuse, const struct fuse_in_header *to, int error, void *bo
 /*
  * Serves a file system with one file.  The first two reads fail and no other one is ever
  * answered: where a page fault tries a third time, the kernel does not give up the lock of
- * the process's memory meanwhile.
+ * the process's memory meanwhile.  That process cannot say when it is so; this one can.
  */
 static _Noreturn void serve(int fuse)
 {
@@ -424,8 +424,12 @@ static _Noreturn void serve(int fuse)
         case FUSE_GETATTR: reply(fuse, &request.header, 0, &attr, sizeof(attr)); break;
         case FUSE_OPEN: reply(fuse, &request.header, 0, &open, sizeof(open)); break;
         case FUSE_READ:
-            if (++reads <= 2)
+            if (++reads <= 2) {
                 reply(fuse, &request.header, -EIO, NULL, 0);
+            } else {
+                usleep(600000);
+                ready("");
+            }
             break;
         case FUSE_FORGET:
         case FUSE_INTERRUPT: break;
@@ -443,12 +447,14 @@ static void *touch(void *arg)
     return NULL;
 }
 
-/* Waits for the lock of the memory, so that nobody else gets it. */
-static void *map(void *arg)
+/* Waits for the lock of the memory, once touch() has it, so that nobody else gets it. */
+static _Noreturn void *map(void *arg)
 {
-    usleep(300000);
-    mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return arg;
+    (void)arg;
+    for (;;) {
+        usleep(100000);
+        mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
 }
 
 /* hang FUSE DIRECTORY: a guest whose memory has a page of a file system that does not answer,
@@ -467,10 +473,8 @@ static void hang(char **args)
     void *page = fd < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         err(1, "%s", path);
-    begin(touch, page, true);
     begin(map, NULL, true);
-    usleep(600000);
-    ready("");
+    begin(touch, page, true);
     stay();
 }
 
