@@ -35,7 +35,8 @@
  *   Counting           reasons and their columns; keys (-e), and tables[] of them
  *   The events         events[]: which hosts and tables use one, and what counts it
  *   Merging            the events of all CPUs in the order of their stamps
- *   This host          the tracefs instance, who interferes, processes, names, guests: this_host
+ *   This host          the tracefs instance, who interferes, processes, names, guests, shares of
+ *                      the CPUs (-c): this_host
  *   A recording        of -r, and what it tells of guests: recorded_host
  *   The table          columns, rows, and what is said on stderr; then -w, metrics (-m), starting
  *                      and ending, waiting, options, reports and main()
@@ -43,7 +44,7 @@
  * An event: drain() has the CPU with the earliest one count_turn(), which takes it by fill() from
  * what source->read_pages() read.  count() finds its type and thread, and calls what events[] has
  * for the table: count_exit() adds to the thread's tally, which is its vCPU's or, while that is
- * not known, pending until give_counts().  set_line() makes the cells of a vCPU's tally.
+ * not known, pending until move_tally().  set_line() makes the cells of a vCPU's tally.
  *
  * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
  * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
@@ -51,7 +52,8 @@
  * writes its GUEST option, and describe_instance() its metrics.
  *
  * To add a column: enum counter, counter_columns[], all_metrics[] (with a number above all there),
- * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].
+ * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].  One
+ * of -c: enum share in place of enum counter, and read_times().
  *
  * A table of -e: enum table, tables[] with a function beside name_port(), a key_ function beside
  * key_pio(), and its uses in events[], of KVM_ENTRY, too; then print_usage(), print_help() and
@@ -108,6 +110,7 @@
 #define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records, or -r reads */
 #define MAX_NAME 1023           /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
+#define NO_THREAD (-1)          /* a vCPU's thread if none has run it yet */
 #define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e mmio: an exit's, until kvm_mmio tells its address */
 
@@ -127,6 +130,9 @@ struct text {
 /* What is counted, in the order of the columns. */
 enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTERS };
 
+/* What a vCPU's thread did with the CPUs (-c), in the order of the columns. */
+enum share { RUN, WAIT, NSHARES };
+
 /* The tables that can be reported: the usual one, and those of -e. */
 enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
 
@@ -143,6 +149,8 @@ struct key {
 /* The counts of a vCPU, or of a thread whose vCPU is not known yet. */
 struct tally {
     uint64_t counts[NCOUNTERS]; /* since the last report */
+    uint64_t shares[NSHARES];   /* -c: of the time, in hundredths of a per cent */
+    bool shareless;             /* -c: these are not known */
     struct key *keys;           /* -e: those of the interval, in order of id */
     size_t nkeys;               /* number of keys */
     uint64_t open;              /* id of the key whose end is awaited, unless since is 0 */
@@ -161,6 +169,12 @@ struct vcpu {
     uint64_t last;              /* the same of the last interval; -r: UINT64_MAX: not recorded */
     struct tally tally;         /* its counts since the last report */
     uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
+    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
+    uint64_t read_at;           /* -c: when that thread's times were read last; 0: not yet */
+    uint64_t times[NSHARES];    /* -c: these times then, in nanoseconds */
+    uint64_t shares[NSHARES];   /* -c: what they told, as in a tally ... */
+    bool shareless;             /* -c: ... or that they told nothing */
+    uint64_t spent[NSHARES];    /* -c, -m: the nanoseconds since its thread was first known */
 };
 
 /*
@@ -226,8 +240,9 @@ struct thread {
 
 /* Which process a thread belongs to, as its start or procfs told. */
 struct birth {
-    int tid; /* thread id; 0: the slot is empty */
-    int pid; /* its process id; 0: not known */
+    int tid;       /* thread id; 0: the slot is empty */
+    int pid;       /* its process id; 0: not known */
+    uint64_t time; /* when it started; 0: before kvmstat did, or not known */
 };
 
 /* Fields of trace events that are read; field_names[] has their names. */
@@ -384,15 +399,23 @@ static const struct source *source;
 
 /* What the user asked for. */
 static struct {
+    bool shares;       /* -c */
     bool no_header;    /* -H */
     bool metrics;      /* -m */
     bool names;        /* -n */
+    bool sums;         /* -s */
+    bool no_zeros;     /* -z */
     char stamp;        /* -T: `d', `u' or 0 */
     enum table table;  /* -e */
-    char order;        /* -k: `c', `t' or 0 */
+    const char *order; /* -k: name of the column whose highest values come first; else NULL */
+    bool by_time;      /* -e: that column is time */
+    uint64_t rows;     /* -l: most rows of a report or, with -e, of a vCPU; 0: no limit */
     uint64_t kib;      /* -b: KiB of each per-CPU buffer */
+    bool some;         /* -p: not all guests are reported */
     int *pids;         /* -p: process ids */
-    size_t npids;      /* number of pids; 0: all processes are reported */
+    size_t npids;      /* number of pids */
+    char **guests;     /* -p: guests' names, as -n shows them */
+    size_t nguests;    /* number of these names */
     const char *read;  /* -r: the recording to report; else NULL */
     const char *write; /* -w: the recording to make; else NULL */
     uint64_t interval; /* nanoseconds; 0: none was given */
@@ -583,6 +606,14 @@ static uint64_t now(clockid_t clock)
            (clock == CLOCK_MONOTONIC ? clock_offset : 0);
 }
 
+/* Returns part's share in whole, in hundredths of a per cent; 0 if whole is 0. */
+static uint64_t share(uint64_t part, uint64_t whole)
+{
+    if (whole > UINT64_MAX / 10000)
+        return part / (whole / 10000);
+    return whole == 0 ? 0 : part * 10000 / whole;
+}
+
 /*
  * Returns the unsigned little-endian number of 1, 2, 4 or 8 bytes at p; 0 if size is another.  The
  * commonest sizes are tested first.
@@ -765,6 +796,23 @@ static char *escaped(const char *s)
     put_name(&t, s);
     put_bytes(&t, "", 1);
     return t.s;
+}
+
+static void print_usage(FILE *out)
+{
+    fputs("usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport] [-k column]\n"
+          "               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]\n"
+          "               [interval [count]]\n",
+        out);
+}
+
+/* Ends kvmstat with status 2 and a message: what, word (made printable) and why, then the usage. */
+static _Noreturn void usage_error(const char *what, const char *word, const char *why)
+{
+    fprintf(stderr, "kvmstat: %s%s%s\n", what, escaped(word), why);
+    print_usage(stderr);
+    fputs("kvmstat -h says what each option and column means.\n", stderr);
+    leave(2);
 }
 
 /*
@@ -1339,9 +1387,8 @@ static int compare_ids(const void *a, const void *b)
 static int compare_keys(const void *a, const void *b)
 {
     const struct key *x = a, *y = b;
-    bool by_time = options.order == 't';
-    uint64_t left = by_time ? x->total : x->count;
-    uint64_t right = by_time ? y->total : y->count;
+    uint64_t left = options.by_time ? x->total : x->count;
+    uint64_t right = options.by_time ? y->total : y->count;
 
     if ((x->id == OTHER_KEYS) != (y->id == OTHER_KEYS))
         return x->id == OTHER_KEYS ? 1 : -1;
@@ -1410,10 +1457,32 @@ static struct key *key_of(struct tally *t, uint64_t id)
 static void clear_tally(struct tally *t)
 {
     memset(t->counts, 0, sizeof(t->counts));
+    memset(t->shares, 0, sizeof(t->shares));
+    t->shareless = false;
     free(t->keys);
     t->keys = NULL;
     reading.nkeys -= t->nkeys;
     t->nkeys = 0;
+}
+
+/* Adds what from has counted to to, and clears from, whose keys then count no more in the limits.
+ */
+static void move_tally(struct tally *from, struct tally *to)
+{
+    struct tally moved = *from;
+
+    from->keys = NULL;
+    reading.nkeys -= from->nkeys;
+    from->nkeys = 0;
+    clear_tally(from);
+    for (int i = 0; i < NCOUNTERS; i++)
+        to->counts[i] += moved.counts[i];
+    for (int i = 0; i < NSHARES; i++)
+        to->shares[i] += moved.shares[i];
+    to->shareless |= moved.shareless;
+    for (size_t i = 0; i < moved.nkeys; i++)
+        add_key(key_of(to, moved.keys[i].id), &moved.keys[i]);
+    free(moved.keys);
 }
 
 /*
@@ -1471,6 +1540,16 @@ static struct guest *guest_of(int pid, uint64_t time)
     if (pid != 0 && source->is_full(world.nguests))
         return guest_of(0, time); /* stands for all further processes */
     return add_guest(pid, time);
+}
+
+/* Returns whether g's guest has this name, in which bytes are escaped as -n shows them. */
+static bool has_name(const struct guest *g, const char *name)
+{
+    char *shown = g->name == NULL ? NULL : escaped(g->name);
+    bool same = shown != NULL && strcmp(shown, name) == 0;
+
+    free(shown);
+    return same;
 }
 
 /* Notes that g's process lost its id at the given time: nothing more is looked up by that id. */
@@ -1636,23 +1715,28 @@ static int pid_of(int tid, uint64_t time)
     return source->find_pid(tid, time);
 }
 
-/* Moves the pending counts of t to v. */
-static void give_counts(struct thread *t, struct vcpu *v)
+/* Notes that v is run by thread tid now (NO_THREAD: by none; 0: it is not known by which). */
+static void note_thread(struct vcpu *v, int tid)
 {
-    for (int i = 0; i < NCOUNTERS; i++)
-        v->tally.counts[i] += t->pending.counts[i];
-    for (size_t i = 0; i < t->pending.nkeys; i++)
-        add_key(key_of(&v->tally, t->pending.keys[i].id), &t->pending.keys[i]);
-    clear_tally(&t->pending);
+    if (v->tid != tid)
+        v->read_at = 0;
+    v->tid = tid;
 }
 
 /* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id))
+    if (t->tid < 0)
         return;
+    if (t->known == TOLD && t->vcpu->id == id) {
+        note_thread(t->vcpu, t->tid);
+        return;
+    }
+    if (t->vcpu != NULL && t->vcpu->tid == t->tid)
+        note_thread(t->vcpu, 0);
     t->vcpu = vcpu_of(t->guest, id);
-    give_counts(t, t->vcpu);
+    note_thread(t->vcpu, t->tid);
+    move_tally(&t->pending, &t->vcpu->tally);
     if (t->known != TOLD && t->pending.since != 0) {
         t->vcpu->tally.open = t->pending.open;
         t->vcpu->tally.since = t->pending.since;
@@ -1680,7 +1764,7 @@ static void end_thread(struct thread *t)
     settle_exit(t);
     long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
     if (t->known != TOLD)
-        give_counts(t, vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id));
+        move_tally(&t->pending, &vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id)->tally);
     save_thread(t);
     free(t->pending.keys);
     *t = (struct thread){.tid = t->tid};
@@ -2102,7 +2186,8 @@ static void keep_birth(const struct record *r, int tid)
     if (child <= 0)
         return;
     int pid = is_thread ? pid_of(tid, r->time) : child;
-    *birth_of(child) = (struct birth){pid != 0 ? child : 0, pid}; /* or procfs may know the child */
+    *birth_of(child) =
+        (struct birth){pid != 0 ? child : 0, pid, r->time}; /* or procfs may know the child */
     source->end_former(child, pid, r->time);
 }
 
@@ -3206,7 +3291,7 @@ static void mend_instance(void)
     set_in_instance("current_tracer", "nop");
     set_buffers();
     set_in_instance("set_event_pid", "");
-    if (options.npids != 0)
+    if (options.some)
         set_pids();
     write_file(trace.dir, "set_event_notrace_pid", ""); /* since Linux 5.7 */
     switch_events_on();
@@ -3350,7 +3435,7 @@ static int host_pid_of(int tid, uint64_t time)
         return b->pid;
     int pid = process_then(tid, time);
     if (view.shortage == 0)
-        *b = (struct birth){tid, pid};
+        *b = (struct birth){tid, pid, 0};
     return pid;
 }
 
@@ -3685,6 +3770,31 @@ static void name_guests(void)
 }
 
 /*
+ * Asks again, for a second at most, for guests' names that could not be told up to now: on a busy
+ * host, an answer may come late.  Returns a guest whose name is still not known; NULL: none.
+ */
+static const struct guest *insist_on_names(void)
+{
+    uint64_t end = now(CLOCK_MONOTONIC) + NSEC;
+    const struct guest *missing;
+
+    do {
+        missing = NULL;
+        for (size_t i = 0; i < world.nguests; i++) {
+            struct guest *g = world.guests[i];
+            naming.patience = MAX_PATIENCE;
+            if (g->gone == 0 && g->ask_at != 0)
+                name_guest(g);
+            if (g->gone == 0 && g->ask_at != 0)
+                missing = g;
+        }
+        if (missing != NULL)
+            poll(NULL, 0, 10);
+    } while (missing != NULL && now(CLOCK_MONOTONIC) < end);
+    return missing;
+}
+
+/*
  * This host: its guests, and the threads that have events.
  */
 
@@ -3694,7 +3804,7 @@ static void name_guests(void)
  */
 static void identify(struct guest *g, uint64_t time)
 {
-    bool named = options.names || options.metrics || options.write != NULL;
+    bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
     int dir = open_task(g->pid);
 
     if (dir >= 0)
@@ -3717,7 +3827,7 @@ static void identify(struct guest *g, uint64_t time)
  */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
-    g->asked = options.npids == 0;
+    g->asked = !options.some;
     identify(g, time);
     if (options.metrics) {
         uint8_t *byte = &former_pids[(unsigned)g->pid % MAX_PIDS / 8];
@@ -3761,7 +3871,7 @@ static struct thread *find_host_thread(int tid, uint64_t time)
      * With -p, births of processes outside its list are not traced: only procfs can tell that pid
      * is another process's by now.
      */
-    if (g != NULL && options.npids != 0)
+    if (g != NULL && options.some)
         end_if_replaced(g);
     if (g == NULL || (g->former && time >= g->gone))
         g = add_guest(pid, time);
@@ -3894,7 +4004,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
     while (has_time() && (e = next_host_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
         if (tid > 0 && reading.start == 0)
-            *birth_of(tid) = (struct birth){tid, pid};
+            *birth_of(tid) = (struct birth){tid, pid, 0};
         if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
             continue;
         if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
@@ -3977,7 +4087,7 @@ static void search_processes(void)
 {
     struct dirent *e = NULL;
 
-    if (view.search == NULL && view.search_again && options.npids == 0) {
+    if (view.search == NULL && view.search_again && !options.some) {
         view.search = open_host_dir(view.proc, ".");
         view.search_again = view.search == NULL;
     }
@@ -4031,7 +4141,7 @@ static void find_owner(struct vm *m)
     if (!parse_digits(&s, INT_MAX, &tid) || *s++ != '-')
         return;
     int pid = pid_of((int)tid, now(CLOCK_MONOTONIC));
-    if (pid == 0 || (options.npids != 0 && known_guest(pid) == NULL))
+    if (pid == 0 || (options.some && known_guest(pid) == NULL))
         return;
     m->guest = guest_now(pid);
     m->guest->stale = true;
@@ -4150,7 +4260,7 @@ static void expect_machine(int tid)
 {
     uint64_t t = now(CLOCK_MONOTONIC);
     int pid = pid_of(tid, t);
-    struct guest *g = pid == 0 || options.npids != 0 ? known_guest(pid) : guest_now(pid);
+    struct guest *g = pid == 0 || options.some ? known_guest(pid) : guest_now(pid);
 
     view.search_again |= pid == 0;
     if (g != NULL) {
@@ -4399,13 +4509,161 @@ static void find_vcpus(bool settling)
             continue;
         if (is_looked_for(t, settling)) {
             struct vcpu *v = source->find_vcpu(t);
+            if (v != NULL)
+                note_thread(v, t->tid);
             if (settling)
-                give_counts(t, v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU));
+                move_tally(&t->pending, &(v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU))->tally);
             t->guest->looked_for = false;
         }
         t->is_new = false;
     }
     world.any_new = false;
+}
+
+/*
+ * This host: what part of the time the vCPUs' threads ran, or waited for a CPU (-c).
+ */
+
+/* Returns whether an event told which thread runs v. */
+static bool is_thread_told(const struct vcpu *v)
+{
+    const struct thread *t = v->tid > 0 ? known_thread(v->tid) : NULL;
+
+    return t != NULL && t->known == TOLD && t->vcpu == v;
+}
+
+/*
+ * vCPUs whose thread is known, but not from an event, are asked about again: so many in a report.
+ * To read a file of debugfs takes some 4 us, and no more for all of them is to be spent.
+ */
+#define ASKED_AGAIN 512
+
+/*
+ * Notes which threads ran the vCPUs of m last, by debugfs, where no event told.  turn is another
+ * number in each report.
+ */
+static void find_last_threads(const struct vm *m, size_t turn)
+{
+    for (size_t i = 0; i < m->nvcpus; i++) {
+        long id = m->vcpus[i];
+        struct vcpu *v = has_vcpu(m->guest, id) ? vcpu_of(m->guest, id) : NULL;
+        bool again = (i + turn) % (world.nvcpus / ASKED_AGAIN + 1) == 0;
+        if (v == NULL || is_thread_told(v) || (v->tid > 0 && !again))
+            continue;
+        int tid = last_thread(m, id);
+        const struct thread *t = known_thread(tid);
+        bool mixed = t != NULL && t->known == MIXED;
+        if (tid >= 0)
+            note_thread(v, tid == 0 ? NO_THREAD : mixed ? 0 : tid);
+    }
+}
+
+/*
+ * Notes which threads run the vCPUs of g that nothing else tells, by the threads' names; tasks is
+ * the directory of its threads in procfs.
+ */
+static void find_named_threads(struct guest *g, int tasks)
+{
+    bool wanted = false;
+    struct dirent *e;
+
+    for (size_t i = 0; i < g->nvcpus; i++)
+        wanted |= g->vcpus[i]->present && g->vcpus[i]->tid == 0;
+    DIR *d = wanted ? open_host_dir(tasks, ".") : NULL;
+    while (now(CLOCK_THREAD_CPUTIME_ID) < view.look_end && (e = next_host_entry(d)) != NULL) {
+        int tid = parse_int(e->d_name);
+        long id = tid <= 0 ? -1 : vcpu_by_name(tid);
+        if (id >= 0 && has_vcpu(g, id) && vcpu_of(g, id)->tid == 0)
+            note_thread(vcpu_of(g, id), tid);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/*
+ * Reads how many nanoseconds thread tid ran, and how many it waited for a CPU while it could have
+ * run; tasks is a directory of threads in procfs.  Returns false if the thread is not there, or the
+ * kernel does not keep these.
+ */
+static bool read_times(int tasks, int tid, uint64_t times[static NSHARES])
+{
+    char path[32], text[80], *end = text;
+
+    snprintf(path, sizeof(path), "%d/schedstat", tid);
+    int fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof(text) - 1); /* one read() only: there may be 10,000 files */
+    close(fd);
+    text[n < 0 ? 0 : n] = '\0';
+    for (int i = 0; i < NSHARES; i++)
+        times[i] = strtoull(end, &end, 10);
+    return strtoull(end, NULL, 10) != 0; /* how often it ran: once at least */
+}
+
+/*
+ * Reads the times of v's thread, and sets v->shares for the time since they were read before; tasks
+ * is as above.  The kernel brings them up to date when the thread leaves a CPU, and at ticks of its
+ * timer: a share may come out larger than the whole.
+ */
+static void read_shares(struct vcpu *v, int tasks)
+{
+    uint64_t times[NSHARES] = {0};
+    const struct birth *b = birth_of(v->tid);
+    bool known = v->tid == NO_THREAD || (v->tid != 0 && read_times(tasks, v->tid, times));
+    uint64_t time = now(CLOCK_MONOTONIC), elapsed = time - v->read_at;
+    bool same = known && v->read_at != 0 && (b->tid != v->tid || b->time < v->read_at);
+
+    for (int i = 0; i < NSHARES; i++)
+        same &= times[i] >= v->times[i];
+    for (int i = 0; i < NSHARES; i++) {
+        uint64_t spent = same ? times[i] - v->times[i] : 0;
+        v->shares[i] = share(spent < elapsed ? spent : elapsed, elapsed);
+        v->spent[i] += spent;
+        v->times[i] = times[i];
+    }
+    v->shareless = !same;
+    v->read_at = time;
+    if (!known)
+        note_thread(v, 0);
+}
+
+/*
+ * Sets the shares in v's tally.  A report that follows another one at once, as kvmstat was late,
+ * has those of that one: so short a time tells nothing.
+ */
+static void set_shares(struct vcpu *v, int tasks)
+{
+    if (v->read_at == 0 || now(CLOCK_MONOTONIC) - v->read_at >= options.interval / 2)
+        read_shares(v, tasks);
+    memcpy(v->tally.shares, v->shares, sizeof(v->shares));
+    v->tally.shareless = v->shareless;
+}
+
+/* Sets the shares of all vCPUs, in the time since this was done before. */
+static void set_all_shares(void)
+{
+    static size_t turn;
+    char path[32];
+
+    turn++;
+    for (size_t i = 0; i < view.nvms; i++) {
+        if (view.vms[i].guest != NULL && view.vms[i].guest->asked)
+            find_last_threads(&view.vms[i], turn + i);
+    }
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        snprintf(path, sizeof(path), "%d/task", g->pid);
+        int tasks = g->asked && g->gone == 0
+                        ? openat(view.proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC)
+                        : -1;
+        if (tasks >= 0)
+            find_named_threads(g, tasks);
+        for (size_t j = 0; j < g->nvcpus; j++)
+            set_shares(g->vcpus[j], tasks);
+        if (tasks >= 0)
+            close(tasks);
+    }
 }
 
 /*
@@ -4835,14 +5093,16 @@ static bool is_recording_full(size_t n)
     return n >= MAX_KNOWN;
 }
 
-/* Returns whether -p asks for process pid, or there is no -p. */
-static bool is_asked_for(int pid)
+/* Returns whether -p asks for g, by its process or its name, or there is no -p. */
+static bool is_asked_for(const struct guest *g)
 {
-    for (size_t i = 0; i < options.npids; i++) {
-        if (options.pids[i] == pid)
-            return true;
-    }
-    return options.npids == 0;
+    bool asked = !options.some;
+
+    for (size_t i = 0; i < options.npids; i++)
+        asked |= options.pids[i] == g->pid;
+    for (size_t i = 0; i < options.nguests; i++)
+        asked |= has_name(g, options.guests[i]);
+    return asked;
 }
 
 /* Implements source.find_comm: from the recording's list of thread names. */
@@ -4863,9 +5123,9 @@ static void meet_recorded_guest(struct guest *g, uint64_t time)
     char name[64];
 
     (void)time;
-    g->asked = is_asked_for(g->pid);
-    if (options.names)
+    if (options.names || options.nguests != 0)
         g->name = copy(source->find_comm(g->pid, name, sizeof(name)) ? name : "?");
+    g->asked = is_asked_for(g);
 }
 
 /* Names g, unless all guests' names together would be longer than MAX_NAMES. */
@@ -4882,6 +5142,7 @@ static void set_name(struct guest *g, const char *name)
     input.names += size;
     free(g->name);
     g->name = copy(name);
+    g->asked |= is_asked_for(g);
 }
 
 /*
@@ -5358,15 +5619,18 @@ static const struct source recorded_host = {
  * The table, and what is said of it on stderr.
  */
 
-/* A vCPU that is reported. */
+/* A vCPU that is reported; with -s, the first one of a guest, whose tally has the sums then. */
 struct row {
     const struct guest *guest; /* the guest that has the vCPU */
     struct vcpu *vcpu;         /* the vCPU */
+    size_t nvcpus;             /* -s: number of the guest's vCPUs */
+    size_t place;              /* -k: its place in order of pid and vCPU */
 };
 
 /*
  * The columns of a line, but for the guest's name, which is the last one: first those that all
- * tables have, then the counters in the order of enum counter or, with -e, the columns of a key.
+ * tables have, then the counters in the order of enum counter and, with -c, the shares or, with -e,
+ * the columns of a key.
  */
 enum {
     COLUMN_TIME,
@@ -5381,7 +5645,8 @@ enum {
     COLUMN_MAX,
     COLUMN_AVERAGE,
     NKEYCOLUMNS,
-    NCOLUMNS = FIRST_COUNT + NCOUNTERS
+    FIRST_SHARE = FIRST_COUNT + NCOUNTERS,
+    NCOLUMNS = FIRST_SHARE + NSHARES
 };
 
 /* A column. */
@@ -5406,6 +5671,8 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
     [FIRST_COUNT + EMUL] = {"emul", 6, ' ', "instructions emulated"},
     [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
+    [FIRST_SHARE + RUN] = {"run%", 6, '|', "part of the time that the vCPU's thread ran (-c)"},
+    [FIRST_SHARE + WAIT] = {"wait%", 6, ' ', "part of the time that it had to wait for a CPU (-c)"},
 };
 
 /* The columns of -e.  time, pid and vcpu mean what they do above; tables[] has the key's name. */
@@ -5424,14 +5691,20 @@ static const struct column key_columns[NKEYCOLUMNS] = {
 
 static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
 
+/* Returns whether something counted in t, in the table that is reported. */
+static bool has_counts(const struct tally *t)
+{
+    bool counted = t->nkeys != 0;
+
+    for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
+        counted |= t->counts[i] != 0;
+    return counted;
+}
+
 /* Returns whether v, a vCPU of g, has a row: -p asks for g, and v is present or has counts. */
 static bool has_row(const struct guest *g, const struct vcpu *v)
 {
-    bool counted = v->tally.nkeys != 0;
-
-    for (int i = 0; i < NCOUNTERS && options.table == USUAL; i++)
-        counted |= v->tally.counts[i] != 0;
-    return g->asked && (counted || (g->gone == 0 && v->present));
+    return g->asked && (has_counts(&v->tally) || (g->gone == 0 && v->present));
 }
 
 /*
@@ -5452,6 +5725,69 @@ static size_t list_rows(
         }
     }
     return n;
+}
+
+/* Sums up the n rows, which are in order of guests, to one for each guest.  Returns their number.
+ */
+static size_t sum_rows(struct row *rows, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct row *sum = kept == 0 ? NULL : &rows[kept - 1];
+        if (sum != NULL && sum->guest == rows[i].guest)
+            move_tally(&rows[i].vcpu->tally, &sum->vcpu->tally);
+        else
+            *(sum = &rows[kept++]) = rows[i];
+        sum->nvcpus += rows[i].vcpu->id != UNKNOWN_VCPU;
+    }
+    return kept;
+}
+
+/* Returns what row has in the column by which -k orders the rows. */
+static uint64_t order_value(const struct row *row)
+{
+    const struct tally *t = &row->vcpu->tally;
+    int i = FIRST_COUNT;
+
+    while (strcmp(counter_columns[i].name, options.order) != 0)
+        i++;
+    return i < FIRST_SHARE ? t->counts[i - FIRST_COUNT] : t->shares[i - FIRST_SHARE];
+}
+
+/* For qsort(): the order of -k; rows that are equal in it stay in that of process and vCPU. */
+static int compare_rows(const void *a, const void *b)
+{
+    const struct row *x = a, *y = b;
+    uint64_t left = order_value(x), right = order_value(y);
+
+    if (left != right)
+        return left > right ? -1 : 1;
+    return x->place < y->place ? -1 : 1;
+}
+
+/*
+ * Has the n rows, which are of all vCPUs in order, summed up, left out, ordered and limited as the
+ * options say.  Returns how many are left.
+ */
+static size_t choose_rows(struct row *rows, size_t n)
+{
+    size_t kept = 0;
+
+    if (options.sums)
+        n = sum_rows(rows, n);
+    for (size_t i = 0; i < n; i++) {
+        if (options.no_zeros && !has_counts(&rows[i].vcpu->tally))
+            continue;
+        rows[kept] = rows[i];
+        rows[kept].place = kept;
+        kept++;
+    }
+    if (options.order != NULL && options.table == USUAL && kept > 1)
+        qsort(rows, kept, sizeof(*rows), compare_rows);
+    if (options.rows != 0 && options.rows < kept && options.table == USUAL)
+        kept = (size_t)options.rows;
+    return kept;
 }
 
 /* Clears all vCPUs' counts for the next interval. */
@@ -5515,7 +5851,7 @@ struct line {
 /* Returns the columns of the table that is reported, and sets *n to their number. */
 static const struct column *table_columns(int *n)
 {
-    *n = options.table == USUAL ? NCOLUMNS : NKEYCOLUMNS;
+    *n = options.table != USUAL ? NKEYCOLUMNS : options.shares ? NCOLUMNS : FIRST_SHARE;
     return options.table == USUAL ? counter_columns : key_columns;
 }
 
@@ -5525,8 +5861,11 @@ static void set_cell(struct line *line, int i, uint64_t value)
     line->cells[i] = digits(value, line->room[i]);
 }
 
-/* Sets the cell of column i to hundredths / 100, with two decimals; to `-' if it is not known. */
-static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool known)
+/*
+ * Sets the cell of column i to hundredths / 100, cut to one or two decimals; to `-' if it is not
+ * known.
+ */
+static void set_decimals(struct line *line, int i, uint64_t hundredths, int n, bool known)
 {
     char *decimals = line->room[i] + 20; /* digits() puts its NUL here */
 
@@ -5534,15 +5873,7 @@ static void set_hundredths(struct line *line, int i, uint64_t hundredths, bool k
     *decimals++ = '.';
     *decimals++ = (char)('0' + hundredths / 10 % 10);
     *decimals++ = (char)('0' + hundredths % 10);
-    *decimals = '\0';
-}
-
-/* Returns part's share in whole, in hundredths of a per cent; 0 if whole is 0. */
-static uint64_t share(uint64_t part, uint64_t whole)
-{
-    if (whole > UINT64_MAX / 10000)
-        return part / (whole / 10000);
-    return whole == 0 ? 0 : part * 10000 / whole;
+    decimals[n - 2] = '\0';
 }
 
 /* Writes the name of the key with the given id, as a row shows it, to the size bytes at buf. */
@@ -5566,11 +5897,11 @@ static void set_key(struct line *line, const struct key *k, const struct key *al
         k = &none;
     bool timed = k->timed != 0;
     set_cell(line, COLUMN_COUNT, k->count);
-    set_hundredths(line, COLUMN_COUNT_SHARE, share(k->count, all->count), true);
-    set_hundredths(line, COLUMN_TIME_SHARE, share(k->total, all->total), timed);
-    set_hundredths(line, COLUMN_MIN, k->min / 10, timed);
-    set_hundredths(line, COLUMN_MAX, k->max / 10, timed);
-    set_hundredths(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, timed);
+    set_decimals(line, COLUMN_COUNT_SHARE, share(k->count, all->count), 2, true);
+    set_decimals(line, COLUMN_TIME_SHARE, share(k->total, all->total), 2, timed);
+    set_decimals(line, COLUMN_MIN, k->min / 10, 2, timed);
+    set_decimals(line, COLUMN_MAX, k->max / 10, 2, timed);
+    set_decimals(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, 2, timed);
 }
 
 /* Fills line for row: with its counters or, with -e, with key k and all as set_key() does. */
@@ -5582,7 +5913,9 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
     line->cells[COLUMN_TIME] = stamp;
     set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
     set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
-    if (v->id == UNKNOWN_VCPU)
+    if (options.sums)
+        set_cell(line, COLUMN_VCPU, row->nvcpus);
+    else if (v->id == UNKNOWN_VCPU)
         line->cells[COLUMN_VCPU] = "?";
     if (options.table != USUAL) {
         set_key(line, k, all);
@@ -5590,6 +5923,8 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
     }
     for (int c = 0; c < NCOUNTERS; c++)
         set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
+    for (int i = 0; i < NSHARES; i++)
+        set_decimals(line, FIRST_SHARE + i, v->tally.shares[i], 1, !v->tally.shareless);
 }
 
 static void put_blanks(struct text *t, size_t n)
@@ -5663,7 +5998,8 @@ static void widen(int widths[NCOLUMNS], const struct line *line)
 
 /*
  * Appends the lines of row to t, in columns of the given widths; or, if t is NULL, widens widths
- * for them.  Returns the number of lines: 1 or, with -e, one for each key, but at least 1.
+ * for them.  Returns the number of lines: 1 or, with -e, one for each key (-l: of the first), but
+ * at least 1.
  */
 static size_t put_row(
     struct text *t, const char *stamp, const struct row *row, int widths[NCOLUMNS])
@@ -5675,6 +6011,8 @@ static size_t put_row(
 
     for (size_t i = 0; i < tally->nkeys; i++)
         add_key(&all, &tally->keys[i]);
+    if (options.rows != 0 && options.rows < n)
+        n = (size_t)options.rows;
     for (size_t i = 0; i < n; i++) {
         set_line(&line, stamp, row, i < tally->nkeys ? &tally->keys[i] : NULL, &all);
         if (t == NULL)
@@ -5685,19 +6023,22 @@ static size_t put_row(
     return n;
 }
 
-/* Appends all rows to t, under a header if one is due.  Returns the number of lines below it. */
-static size_t put_rows(struct text *t, const char *stamp, bool header)
+/* Appends the n rows to t, under a header if one is due.  Returns the number of lines below it. */
+static size_t put_rows(
+    struct text *t, const struct row *rows, size_t n, const char *stamp, bool header)
 {
-    static struct row *rows;
-    int widths[NCOLUMNS] = {0}, n;
-    const struct column *columns = table_columns(&n);
-    size_t nrows = list_rows(&rows, has_row), nlines = 0;
+    int widths[NCOLUMNS] = {0}, ncolumns;
+    const struct column *columns = table_columns(&ncolumns);
+    size_t nlines = 0;
 
-    for (int i = 0; i < n; i++)
-        widths[i] = columns[i].width;
+    for (int i = 0; i < ncolumns; i++) {
+        /* A line of the usual table then has room for a name of 9 characters in 80 columns. */
+        bool narrow = options.names && options.table == USUAL && columns[i].width == 6;
+        widths[i] = columns[i].width - narrow;
+    }
     if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also where no row follows */
         widths[COLUMN_TIME] = (int)strlen(stamp);
-    for (size_t i = 0; i < nrows; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct tally *tally = &rows[i].vcpu->tally;
         if (tally->nkeys > 1)
             qsort(tally->keys, tally->nkeys, sizeof(struct key), compare_keys);
@@ -5705,7 +6046,7 @@ static size_t put_rows(struct text *t, const char *stamp, bool header)
     }
     if (!options.no_header && (header || nlines > 1))
         put_header(t, stamp, widths);
-    for (size_t i = 0; i < nrows; i++)
+    for (size_t i = 0; i < n; i++)
         put_row(t, stamp, &rows[i], widths);
     return nlines;
 }
@@ -6438,11 +6779,18 @@ enum {
 enum { MMV_NONE = 0, MMV_COUNT = 0x00100000, MMV_NANOSECONDS = 0x01000000 }; /* units */
 
 /*
- * The metrics of -m: those of enum counter, then these.  Each vCPU has a value of the counters
- * and of METRIC_NAME; the metrics from METRIC_VCPUS on have one value for the host.
+ * The metrics of -m: those of enum counter, these, and with -c those of enum share.  The host has a
+ * value of those from METRIC_VCPUS to METRIC_INTERVAL, and each vCPU one of all others.
  */
-enum { METRIC_NAME = NCOUNTERS, METRIC_VCPUS, METRIC_LOST, METRIC_INTERVAL, NMETRICS };
-enum { NVCPUMETRICS = METRIC_VCPUS };
+enum {
+    METRIC_NAME = NCOUNTERS,
+    METRIC_VCPUS,
+    METRIC_LOST,
+    METRIC_INTERVAL,
+    FIRST_TIME,
+    NMETRICS = FIRST_TIME + NSHARES,
+    NHOSTMETRICS = FIRST_TIME - METRIC_VCPUS
+};
 
 /* A metric that kvmstat exports. */
 struct metric {
@@ -6485,6 +6833,12 @@ static const struct metric all_metrics[NMETRICS] = {
         "As long as it stays the same, the counters are exact."},
     [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
         "the interval of the reports", "Values are brought up to date once an interval."},
+    [FIRST_TIME + RUN] = {14, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "run",
+        "time that the vCPU's thread ran on a CPU (-c)",
+        "Not what it ran before kvmstat knew the thread."},
+    [FIRST_TIME + WAIT] = {15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
+        "time that the vCPU's thread had to wait for a CPU (-c)",
+        "It could have run, and others did: the guest sees it as steal time."},
 };
 
 /* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
@@ -6674,13 +7028,20 @@ static struct mmv_vcpus mmv_vcpus_of(struct mmv_file *f, size_t n)
     return v;
 }
 
+/* Returns how many metrics there are, of all_metrics the first ones. */
+static int nmetrics(void)
+{
+    return options.shares ? NMETRICS : FIRST_TIME;
+}
+
 /* Returns the size in bytes of a file with n vCPUs. */
 static size_t mmv_size(size_t n)
 {
     return sizeof(struct mmv_file) +
            n * (2 * sizeof(struct mmv_text) + sizeof(struct mmv_label) +
-                   sizeof(struct mmv_instance) + NVCPUMETRICS * sizeof(struct mmv_value)) +
-           (NMETRICS - NVCPUMETRICS) * sizeof(struct mmv_value);
+                   sizeof(struct mmv_instance) +
+                   (size_t)(nmetrics() - NHOSTMETRICS) * sizeof(struct mmv_value)) +
+           NHOSTMETRICS * sizeof(struct mmv_value);
 }
 
 /* Returns the offset in f of the object at p. */
@@ -6717,9 +7078,10 @@ static void copy_name(char *to, size_t size, const char *name, const char *quote
 /* Fills in the descriptions of all metrics in f. */
 static void describe_metrics(struct mmv_file *f)
 {
-    for (int i = 0; i < NMETRICS; i++) {
+    for (int i = 0; i < nmetrics(); i++) {
         const struct metric *metric = &all_metrics[i];
         const struct column *column = i < NCOUNTERS ? &counter_columns[FIRST_COUNT + i] : NULL;
+        bool of_host = i >= METRIC_VCPUS && i < FIRST_TIME;
         struct mmv_text *about = f->about[i];
         strcpy(about[0].s, column != NULL ? column->name : metric->name);
         strcpy(about[1].s, column != NULL ? column->meaning : metric->meaning);
@@ -6729,7 +7091,7 @@ static void describe_metrics(struct mmv_file *f)
             .type = metric->type,
             .semantic = metric->semantic,
             .unit = metric->unit,
-            .indom = i < NVCPUMETRICS ? MMV_SERIAL : -1,
+            .indom = of_host ? -1 : MMV_SERIAL,
             .meaning = offset_of(f, &about[1]),
             .help = offset_of(f, &about[2])};
     }
@@ -6766,11 +7128,11 @@ static void describe_instances(struct mmv_file *f, const struct row *rows, size_
     struct mmv_vcpus vcpus = mmv_vcpus_of(f, n);
     struct mmv_value *value = vcpus.values;
 
-    for (int m = NVCPUMETRICS; m < NMETRICS; m++)
+    for (int m = METRIC_VCPUS; m < FIRST_TIME; m++)
         *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m])};
     for (size_t i = 0; i < n; i++)
         describe_instance(f, &vcpus, &rows[i], i);
-    for (int m = 0; m < NVCPUMETRICS; m++) {
+    for (int m = 0; m < nmetrics(); m = m == METRIC_NAME ? FIRST_TIME : m + 1) {
         for (size_t i = 0; i < n; i++)
             *value++ = (struct mmv_value){.metric = offset_of(f, &f->metrics[m]),
                 .instance = offset_of(f, &vcpus.instances[i]),
@@ -6794,6 +7156,11 @@ static void set_values(struct mmv_file *f, const struct row *rows, size_t n)
         for (size_t i = 0; i < n; i++)
             values[at++].value = rows[i].vcpu->totals[c];
     }
+    at += n; /* METRIC_NAME's */
+    for (int c = 0; c < NSHARES && options.shares; c++) {
+        for (size_t i = 0; i < n; i++)
+            values[at++].value = rows[i].vcpu->spent[c];
+    }
 }
 
 /* Fills the new file f, whose bytes are all 0, for the n vCPUs at rows. */
@@ -6813,10 +7180,11 @@ static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
         .cluster = MMV_CLUSTER};
     const struct mmv_toc toc[] = {{MMV_INDOMS, 1, offset_of(f, &f->indom)},
         {MMV_INSTANCES, count, offset_of(f, vcpus.instances)},
-        {MMV_METRICS, NMETRICS, offset_of(f, f->metrics)},
+        {MMV_METRICS, nmetrics(), offset_of(f, f->metrics)},
         {MMV_TEXTS, 3 * NMETRICS + 1 + 2 * count, offset_of(f, f->about)},
         {MMV_LABELS, count, offset_of(f, vcpus.labels)},
-        {MMV_VALUES, NMETRICS - NVCPUMETRICS + NVCPUMETRICS * count, offset_of(f, vcpus.values)}};
+        {MMV_VALUES, NHOSTMETRICS + (nmetrics() - NHOSTMETRICS) * count,
+            offset_of(f, vcpus.values)}};
     memcpy(f->toc, toc, sizeof(toc));
     strcpy(f->about_vcpus.s, "the virtual CPUs of this host, by PID/VCPU");
     f->indom = (struct mmv_indom){.serial = MMV_SERIAL,
@@ -7058,6 +7426,15 @@ static uint32_t needed_capabilities(void)
            (owner ? 0 : 1u << FOWNER);
 }
 
+/* Returns the name of a capability that is missing to see other users' guests; NULL: none is. */
+static const char *missing_capability(void)
+{
+    if (!has_capability(SYS_PTRACE))
+        return "CAP_SYS_PTRACE";
+    return has_capability(DAC_OVERRIDE) || has_capability(DAC_READ_SEARCH) ? NULL
+                                                                           : "CAP_DAC_READ_SEARCH";
+}
+
 /* Sets everything up and starts tracing; ends kvmstat if that fails. */
 static void start_tracing(void)
 {
@@ -7073,21 +7450,21 @@ static void start_tracing(void)
     if (trace.instances < 0 || !lock_instances())
         fail_errno("/sys/kernel/tracing/instances");
     close(tracefs);
-    const char *missing = !has_capability(SYS_PTRACE) ? "CAP_SYS_PTRACE"
-                          : !has_capability(DAC_OVERRIDE) && !has_capability(DAC_READ_SEARCH)
-                              ? "CAP_DAC_READ_SEARCH"
-                              : NULL;
+    const char *missing = missing_capability();
     if (missing != NULL)
         fail("/proc: %s is missing, and the guests of other users would be hidden (give kvmstat "
              "that capability)",
             missing);
+    uint64_t times[NSHARES];
+    if (options.shares && !read_times(view.proc, getpid(), times))
+        fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
     if (options.metrics)
         start_metrics();
     create_instance();
     flock(trace.instances, LOCK_UN);
     set_buffers();
     find_asked();
-    if (options.npids != 0)
+    if (options.some)
         set_pids();
     enable_events();
     if (options.write != NULL)
@@ -7107,6 +7484,8 @@ static void start_tracing(void)
     /* Not before that write to tracing_on: it waits while somebody makes or removes an instance. */
     reading.start = reading.drained = now(CLOCK_MONOTONIC);
     note_present(reading.start);
+    if (options.shares)
+        set_all_shares();
     keep_capabilities(needed_capabilities());
 }
 
@@ -7282,21 +7661,6 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 #define MAX_INTERVAL 1000000u     /* seconds: 11 days */
 #define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
 
-static void print_usage(FILE *out)
-{
-    fputs("usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]\n"
-          "               [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]\n",
-        out);
-}
-
-/* Ends kvmstat with status 2 and a message: what, word (made printable) and why, then the usage. */
-static _Noreturn void usage_error(const char *what, const char *word, const char *why)
-{
-    fprintf(stderr, "kvmstat: %s%s%s\n", what, escaped(word), why);
-    print_usage(stderr);
-    exit(2);
-}
-
 /* Ends kvmstat after -h or -V; with an error if what it escaped could not be written. */
 static _Noreturn void end_printing(void)
 {
@@ -7305,29 +7669,36 @@ static _Noreturn void end_printing(void)
     exit(0);
 }
 
+static _Noreturn void print_version(void)
+{
+    puts("kvmstat " VERSION);
+    end_printing();
+}
+
 static _Noreturn void print_help(void)
 {
     print_usage(stdout);
     printf("\nA row for each virtual CPU of this host, every interval (1 second, or the\n"
-           "seconds given), count times or for ever.  The counts are the interval's.\n"
-           "With -r, of a recording's host, to its end: without interval, in one report.\n\n"
+           "seconds given), count times or for ever.  The counts are the interval's.\n\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
-           "  -e  exits by reason, or memory-mapped or port I/O by address, and their times\n"
-           "  -h  print this, and end\n"
+           "  -c  add run%% and wait%%: why a vCPU has zeros\n"
+           "  -e  exits by reason, or I/O by address or port, and their times\n"
+           "  -h  print this, and end; -V: the version\n"
            "  -H  for scripts: no header, one tab between fields\n"
-           "  -k  order -e's rows by count (the default) or time\n"
+           "  -k  the highest values in this column first; with -e: count or time\n"
+           "  -l  at most so many rows a report; with -e: of each vCPU\n"
            "  -m  give the counters to Performance Co-Pilot as well, as mmv.kvmstat\n"
            "  -n  add the guests' names\n"
-           "  -p  only the virtual machines of these processes\n"
-           "  -r  report what -w or trace-cmd recorded in this file\n"
+           "  -p  only these guests: process ids, or names as -n shows them\n"
+           "  -r  report what -w or trace-cmd recorded in this file, to its end\n"
+           "  -s  a row for each guest: the sums of its vCPUs, and in vcpu their number\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
-           "  -V  print the version, and end\n"
-           "  -w  record in this file, in trace-cmd's format, while reporting\n\n",
+           "  -w  record in this file, in trace-cmd's format, while reporting\n"
+           "  -z  leave out rows whose counts are all zero\n\n",
         DEFAULT_KIB);
-    for (int i = 0; i < NCOLUMNS; i++)
+    for (int i = COLUMN_PID; i < NCOLUMNS; i++)
         printf("  %-6s  %s\n", counter_columns[i].name, counter_columns[i].meaning);
-    printf("  %-6s  %s\n\nWith -e, in place of the counters:\n\n", name_column.name,
-        name_column.meaning);
+    puts("\nWith -e, in place of the counters:");
     for (int i = VMEXIT; i < NTABLES; i++)
         printf("  %-6s  %s\n", tables[i].name, tables[i].meaning);
     for (int i = COLUMN_COUNT; i < NKEYCOLUMNS; i++)
@@ -7373,19 +7744,25 @@ static void parse_kib(const char *word)
         usage_error("-b \"", word, "\": not a whole number of KiB from 1 to 1073741824");
 }
 
-/* Adds the process ids in a comma-separated list to options.pids. */
-static void parse_pids(const char *list)
+/* Takes the comma-separated list of -p: all digits are a process, anything else a guest's name. */
+static void parse_guests(const char *list)
 {
-    char word[64];
-
+    options.some = true;
     for (const char *s = list;; s++) {
         size_t size = strcspn(s, ",");
-        snprintf(word, sizeof(word), "%.*s", (int)(size < 60 ? size : 60), s);
+        char *word = copy(s);
+        word[size] = '\0';
         int pid = parse_int(word);
-        if (pid <= 0)
-            usage_error("-p \"", word, "\": not a process id");
-        options.pids = grow(options.pids, options.npids, sizeof(int));
-        options.pids[options.npids++] = pid;
+        if (word[strspn(word, "0123456789")] != '\0') {
+            options.guests = grow(options.guests, options.nguests, sizeof(char *));
+            options.guests[options.nguests++] = word;
+        } else if (pid > 0) {
+            options.pids = grow(options.pids, options.npids, sizeof(int));
+            options.pids[options.npids++] = pid;
+            free(word);
+        } else {
+            usage_error("-p \"", word, "\": neither a process id nor a guest's name");
+        }
         s += size;
         if (*s == '\0')
             return;
@@ -7405,7 +7782,7 @@ static void check_interval(int pid)
         !source->find_comm((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
         return;
     snprintf(word, sizeof(word), "%" PRIu64, seconds);
-    usage_error("interval \"", word, "\": a process; pids of -p have commas between them");
+    usage_error("interval \"", word, "\": a process; guests of -p have commas between them");
 }
 
 /* Ends kvmstat unless all ids of -p are those of processes of this host. */
@@ -7424,6 +7801,43 @@ static void check_pids(void)
     }
 }
 
+/*
+ * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.  Who
+ * cannot see all guests is told so when tracing is to start.
+ */
+static void check_names(void)
+{
+    bool able = options.nguests != 0 && missing_capability() == NULL;
+    DIR *d = able ? open_host_dir(view.proc, ".") : NULL;
+    struct dirent *e;
+
+    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
+    naming.said = true;         /* not each name that comes late is worth a message */
+    while ((e = next_host_entry(d)) != NULL) {
+        if (parse_int(e->d_name) > 0)
+            search_process(parse_int(e->d_name));
+    }
+    if (d != NULL)
+        closedir(d);
+    const struct guest *missing = insist_on_names();
+    naming.said = reading.lossy = missing != NULL;
+    if (missing != NULL)
+        complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
+                 "names cannot be told)",
+            missing->pid);
+    for (size_t i = 0; i < options.nguests && able; i++) {
+        bool known = false;
+        for (size_t j = 0; j < world.nguests; j++) {
+            bool same = has_name(world.guests[j], options.guests[i]);
+            world.guests[j]->asked |= same;
+            known |= same;
+        }
+        if (!known)
+            usage_error("-p \"", options.guests[i],
+                "\": no guest has this name (kvmstat -n 1 1 shows their names)");
+    }
+}
+
 /* Sets options.table from the operand of -e. */
 static void parse_table(const char *word)
 {
@@ -7436,38 +7850,70 @@ static void parse_table(const char *word)
     usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
 }
 
-/* Sets options.order from the operand of -k. */
-static void parse_order(const char *word)
+/* Sets options.rows from the operand of -l. */
+static void parse_rows(const char *word)
 {
-    options.order = *word;
-    if (strcmp(word, "count") != 0 && strcmp(word, "time") != 0)
-        usage_error("-k \"", word, "\": neither count nor time");
+    const char *s = word;
+
+    if (!parse_digits(&s, UINT32_MAX, &options.rows) || *s != '\0' || options.rows == 0)
+        usage_error("-l \"", word, "\": not a whole number from 1 to 4294967295");
+}
+
+/* Ends kvmstat if the table that is reported has no column that -k can name so. */
+static void check_order(void)
+{
+    const char *word = options.order;
+    bool known = false;
+
+    options.by_time = strcmp(word, "time") == 0;
+    if (options.table != USUAL && !options.by_time && strcmp(word, "count") != 0)
+        usage_error("-k \"", word, "\": neither count nor time, which are those of -e");
+    if (options.table != USUAL)
+        return;
+    for (int i = FIRST_COUNT; i < NCOLUMNS; i++) {
+        bool same = strcmp(word, counter_columns[i].name) == 0;
+        if (same && i >= FIRST_SHARE && !options.shares)
+            usage_error("-k \"", word, "\": only with -c");
+        known |= same;
+    }
+    if (!known && (options.by_time || strcmp(word, "count") == 0))
+        usage_error("-k \"", word, "\": only with -e");
+    if (!known)
+        usage_error("-k \"", word, "\": no column of counts or shares");
 }
 
 /* Takes interval and count, the words after the options. */
 static void parse_operands(char **words)
 {
+    for (char **word = words; *word != NULL; word++) {
+        if (**word == '-' && !isdigit((unsigned char)(*word)[1]))
+            usage_error("\"", *word, "\": options come before the interval");
+    }
     if (*words != NULL)
         parse_interval(*words++);
     if (*words != NULL)
         parse_count(*words++);
     if (*words != NULL)
         usage_error("\"", *words,
-            options.npids == 0 ? "\": one operand too many"
-                               : "\": one operand too many; pids of -p have commas between them");
+            options.some ? "\": one operand too many; guests of -p have commas between them"
+                         : "\": one operand too many");
 }
 
 /* Ends kvmstat if there are options that do not go together. */
 static void check_combinations(void)
 {
-    bool live = options.kib != 0 || options.metrics || options.write != NULL;
+    const char *live = options.kib != 0        ? "-b"
+                       : options.shares        ? "-c"
+                       : options.metrics       ? "-m"
+                       : options.write != NULL ? "-w"
+                                               : NULL;
 
-    if (options.order != 0 && options.table == USUAL)
-        usage_error("-k", "", ": only with -e");
-    if (is_recorded() && live)
-        usage_error(options.kib != 0 ? "-b" : options.metrics ? "-m" : "-w", "", ": not with -r");
-    if (options.metrics && options.table != USUAL)
-        usage_error("-m", "", ": not with -e");
+    if (is_recorded() && live != NULL)
+        usage_error(live, "", ": not with -r");
+    if (options.table != USUAL && (options.metrics || options.shares))
+        usage_error(options.shares ? "-c" : "-m", "", ": not with -e");
+    if (options.order != NULL)
+        check_order();
 }
 
 /*
@@ -7480,29 +7926,38 @@ static void parse_options(int argc, char **argv)
     int c, at;
 
     opterr = 0;
-    while (at = optind, (c = getopt(argc, argv, "+:b:e:hHk:mnp:r:T:Vw:")) != -1) {
+    while (at = optind, (c = getopt(argc, argv, "+:b:ce:hHk:l:mnp:r:sT:Vw:z")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
         /* optopt is `-' for --anything and -n-: then the message shows the whole word. */
         const char *word = optopt == '-' ? argv[at] : letter;
         switch (c) {
         case 'b': parse_kib(optarg); break;
+        case 'c': options.shares = true; break;
         case 'e': parse_table(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
-        case 'k': parse_order(optarg); break;
+        case 'k': options.order = optarg; break;
+        case 'l': parse_rows(optarg); break;
         case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
-        case 'p': parse_pids(optarg); break;
+        case 'p': parse_guests(optarg); break;
         case 'r': options.read = optarg; break;
+        case 's': options.sums = true; break;
         case 'T':
             if (strcmp(optarg, "d") != 0 && strcmp(optarg, "u") != 0)
                 usage_error("-T \"", optarg, "\": neither d nor u");
             options.stamp = *optarg;
             break;
-        case 'V': puts("kvmstat " VERSION); end_printing();
+        case 'V': print_version();
         case 'w': options.write = optarg; break;
+        case 'z': options.no_zeros = true; break;
         case ':': usage_error("", word, ": its value is missing");
-        default: usage_error("", word, ": no such option");
+        default:
+            if (strcmp(word, "--help") == 0)
+                print_help();
+            if (strcmp(word, "--version") == 0)
+                print_version();
+            usage_error("", word, ": no such option");
         }
     }
     parse_operands(argv + optind);
@@ -7512,6 +7967,7 @@ static void parse_options(int argc, char **argv)
         return;
     open_procfs();
     check_pids();
+    check_names();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;
     if (options.interval == 0)
@@ -7556,25 +8012,29 @@ static void say_nothing(void)
 static void report(uint64_t start, uint64_t end, bool last)
 {
     static struct text t;
+    static struct row *rows;
     static unsigned under_header; /* reports since the last header */
     static bool said;             /* the last report had no row */
     char stamp[64];
 
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
+    if (options.shares)
+        set_all_shares();
     report_lost(start);
     report_doubts();
     if (options.metrics)
         report_metrics();
     format_stamp(end, stamp, sizeof(stamp));
     t.size = 0;
-    size_t nrows = put_rows(&t, stamp, under_header == 0);
-    under_header = (under_header == 0 || nrows > 1 ? 1 : under_header + 1) % HEADER_EVERY;
+    size_t nrows = list_rows(&rows, has_row), nchosen = choose_rows(rows, nrows);
+    size_t nlines = put_rows(&t, rows, nchosen, stamp, under_header == 0);
+    under_header = (under_header == 0 || nlines > 1 ? 1 : under_header + 1) % HEADER_EVERY;
     if (nrows == 0 && !said)
         say_nothing();
     said = nrows == 0;
     if (is_recorded())
-        refuse_many_lines(nrows);
+        refuse_many_lines(nlines);
     write_out(&t);
     clear_counts();
 }
@@ -7584,7 +8044,7 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
 {
     /* After others' changes, the buffers were emptied: no kvm_mmio follows any more from there. */
     last |= report_changes(start);
-    find_ended(options.npids != 0 || reading.gap > start);
+    find_ended(options.some || reading.gap > start);
     begin_look();
     continue_look(true);
     note_present(end);
@@ -7644,7 +8104,7 @@ static void report_host(void)
                 find_vcpus(false);
         }
         report_interval(end - options.interval, end, n + 1 == options.count);
-        if (options.npids != 0 && is_over())
+        if (options.some && is_over())
             break;
     }
 }
@@ -7660,6 +8120,24 @@ static void refuse_long_quiet(uint64_t end, uint64_t next)
 }
 
 /*
+ * Ends kvmstat unless the recording has a guest of each name that -p gives.  A guest that no GUEST
+ * option names has the name of its process, and may be known at its first event only.
+ */
+static void check_recorded_names(void)
+{
+    for (size_t i = 0; i < options.nguests; i++) {
+        bool known = false;
+        for (size_t j = 0; j < world.nguests; j++)
+            known |= has_name(world.guests[j], options.guests[i]);
+        for (size_t j = 0; j < input.ncommands; j++)
+            known |= strcmp(input.commands[j].name, options.guests[i]) == 0;
+        if (!known)
+            usage_error("-p \"", options.guests[i],
+                "\": no guest of the recording has this name (-n shows their names)");
+    }
+}
+
+/*
  * Reports a recording: if kvmstat made it, to the end of its last report, which it tells, else to
  * its last event.
  */
@@ -7671,6 +8149,7 @@ static void report_recording(void)
     open_input();
     drop_privileges();
     read_header();
+    check_recorded_names();
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
     drain(0);

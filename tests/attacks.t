@@ -39,7 +39,7 @@ last_report() {
 
 # reports NAME N: whether it has as many with root's guest
 reports() {
-	[ "$(grep -c "	$root	0	" "$tmp/$1.out")" -ge "$2" ]
+	[ "$(grep -sc "	$root	0	" "$tmp/$1.out" || true)" -ge "$2" ]
 }
 
 # start_root WHAT: a guest of root's, of known exits in three seconds, that waits for a line; sets
@@ -243,6 +243,10 @@ if [ -c /dev/fuse ] || [ "${CI:-}" = true ]; then
 	run_root
 	like "$(cut -f 2,3 "$tmp/hang.out" | sort -u | xargs)" "\\b$attacker 0\\b" "hang: its own row is there"
 	judge hang hang "$kvm"
+	is "$("$kvmstat" -H -p root 0.1 1 2>"$tmp/err" | cut -f 1 | uniq)" "$root" "hang: -p with root's guest's name"
+	"$kvmstat" -p root 0.1 1 >"$tmp/out" 2>"$tmp/err"
+	is "$? $(cat "$tmp/err")" "3 kvmstat: /proc/$attacker/cmdline: no answer (-p leaves this guest out, and \
+perhaps others: their names cannot be told)" "hang: says that it cannot know another one's"
 	finish hang
 else
 	ok 0 "hang # SKIP needs /dev/fuse"

@@ -3,17 +3,20 @@
 . "$(dirname "$0")/lib.sh"
 needs strace
 
-usage='usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
-               [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]'
+usage='usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport] [-k column]
+               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]
+               [interval [count]]'
+hint='kvmstat -h says what each option and column means.'
 
-# refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
+# refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage, a hint
 refused() {
 	local word=$1 why=$2 status
 	shift 2
 	strace -qq -f -e trace=openat,open,mkdirat,fsopen -o "$tmp/trace" \
 		"$kvmstat" "$@" >"$tmp/out" 2>"$tmp/err"
 	status=$?
-	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage" "refused: kvmstat $*"
+	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage
+$hint" "refused: kvmstat $*"
 	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
 	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
 	! grep -Eq 'fsopen."tracefs|mkdirat|sys/kernel' "$tmp/trace"
@@ -38,11 +41,16 @@ refused -p "its value is missing" -H -p
 for word in 0 -1 1k '' 1073741825; do
 	refused "-b \"$word\"" "not a whole number of KiB" -b "$word"
 done
-for word in x 0 -1 '' 1.5 99999999999; do
-	refused "-p \"$word\"" "not a process id" -p "$word"
+for word in 0 '' 99999999999; do
+	refused "-p \"$word\"" "neither a process id nor a guest's name" -p "$word"
 done
-refused '""' "not a process id" -p "$$,"
-refused '"x"' "not a process id" -p "$$,x"
+refused '""' "neither a process id nor a guest's name" -p "$$,"
+refused '""' "neither a process id nor a guest's name" -p "web,,db"
+for word in 0 1.5 x '' -1 4294967296; do
+	refused "-l \"$word\"" "not a whole number from 1 to 4294967295" -l "$word"
+done
+refused '"-n"' "options come before the interval" 1 -n
+refused '"--help"' "options come before the interval" 1 2 --help
 sleep 0 &
 wait $!
 refused "\"$!\"" "no such process" -p "$!"
@@ -64,7 +72,18 @@ refused -m "not with -e" -m -e vmexit
 refused '"exits"' "neither vmexit, mmio nor ioport" -e exits
 refused '""' "neither vmexit, mmio nor ioport" -e mmio -e ''
 refused '"cost"' "neither count nor time" -e mmio -k cost
-refused -k "only with -e" -k time
+refused '"exits"' "neither count nor time" -k exits -e mmio
+for word in count time; do
+	refused "-k \"$word\"" "only with -e" -k $word
+done
+for word in run% wait%; do
+	refused "-k \"$word\"" "only with -c" -k $word
+done
+for word in cost pid vcpu name '' exit; do
+	refused "-k \"$word\"" "no column of counts or shares" -ck "$word"
+done
+refused -c "not with -r" -c -r x
+refused -c "not with -e" -ce vmexit
 refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
@@ -72,8 +91,15 @@ refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 is "$("$kvmstat" -V)" "kvmstat 1.3" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
-is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"
-for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time vmexit mmio ioport \
+is "$(head -n 3 "$tmp/out")" "$usage" "-h: the usage"
+is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")kvmstat 1.3" "--help, --version"
+[ "$(wc -l <"$tmp/out")" -le 48 ] && ! grep -q '.\{80\}' "$tmp/out"
+ok $? "-h fits on a screen of 48 lines and 79 columns"
+for option in b c e h H k l m n p r s T w z; do
+	grep -q "^  -$option  " "$tmp/out" || echo "# $option"
+done >"$tmp/missing"
+is "$(cat "$tmp/missing")" "" "-h: the meaning of each option"
+for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv run% wait% vmexit mmio ioport \
 	count count% time% "min us" "max us" "avg us"; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"

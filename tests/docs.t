@@ -13,8 +13,8 @@ cat >"$tmp/bin/kvmstat" <<-END
 	operand=0
 	for arg; do
 	    case \$arg in
-	    -H|-n|-p|-r|-w|-e|-k|-nT|-HT|d|u) ;;
-	    *) [[ \$last = -[prwek] ]] || case \$((operand += 1)) in
+	    -*|d|u) ;;
+	    *) [[ \$last = -[prwekl] ]] || case \$((operand += 1)) in
 	        1) [[ \$arg = *.* ]] || arg=0.3 ;;
 	        2) [[ \$arg -lt 4 ]] || arg=4 ;;
 	        esac ;;
@@ -42,7 +42,7 @@ trace-cmd convert --file-version 7 -i "$here/captures/vmx-6.1-mix2.dat" -o trace
 
 start_guest busy -n 0 -l oh -s 1000 -N -name guest=web1,debug-threads=on
 busy=$pid
-start_guest stuck -P -v 2
+start_guest stuck -P -v 2 -N -name 'guest=a\"b'
 stuck=$pid
 
 # run COMMAND: its output, of two seconds if it goes on for ever; nohup's is in its file
@@ -58,7 +58,7 @@ printed_in_readme() {
 		taking { sub(/^    /, ""); print }' "$top/README.md"
 }
 
-header='pid vcpu \|  exits :  haltx   irqx  irqwx    iox  mmiox \|   irqs   emul   eptv'
+header='pid vcpu \| exits : haltx  irqx irqwx   iox mmiox \|  irqs +emul  eptv'
 {
 	examples <"$top/README.md"
 	mandoc -Tascii "$top/kvmstat.1" | col -bx | examples
@@ -79,10 +79,15 @@ while read -r command; do
 	case $command in
 	*tests/captures*) want='^ +[0-9]+    0 \|' ;;
 	'kvmstat -n 1') want="^ *$busy    0 \|.* web1$" ;;
-	*'print pid'*) want="^$stuck$" ;;
-	*'head -n 1') want='^[0-9]+	0	[1-9]' ;;
+	*'{ print $1 }'*) want="^$stuck$" ;;
+	*'{ print $1, $2 }'*) want="^$stuck 1$" ;;
+	'kvmstat -cn 1') want="^ *$stuck    1 \|( +0 [:|]?)+.* 0\.0   0\.0 " ;;
+	*'-k exits'*) want="^ *$busy    0 \|" ;;
+	*'-k wait%'*) want="^ *$busy    0 \|.* web1$" ;;
+	*-nsz*) want="^ *$busy    1 \| .* web1$" ;;
+	*kvm.prom) want="^$" ;;
 	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
-	*pgrep*) want="^ *$busy    0 \|" ;;
+	*'-p web1'*) want="^ *$busy    0 \|" ;;
 	'kvmstat -e ioport'*) want="^ *$busy    0 \| 0x10:out .* [1-9][0-9]* +100\.00" ;;
 	*'-e vmexit 10 6'*) want="^[0-9.]+	$busy	0	[A-Za-z_]+	[1-9]" ;;
 	'kvmstat -w '*) want="^ *$busy    0 \|" ;;
@@ -97,29 +102,37 @@ while read -r command; do
 	esac
 	like "$out" "$want" "$command"
 	case $command in
-	*'print pid'*) is "$out" "$stuck" "and nothing else" ;;
+	*'{ print $1 }'*) is "$out" "$stuck" "and nothing else" ;;
+	*'{ print $1, $2 }'*) is "$out" "$stuck 0
+$stuck 1" "and nothing else" ;;
+	*-nsz*) ! grep -q "^ *$stuck" <<<"$out"
+		ok $? "and no other" ;;
+	*kvm.prom) like "$(cat kvm.prom)" "^kvm_exits_per_second\{pid=\"$busy\",guest=\"web1\"\} [1-9][0-9.]*$" \
+		"and the file has the guest"
+		is "$(grep "$stuck" kvm.prom)" 'kvm_exits_per_second{pid="'"$stuck"'",guest="a\\\\\"b"} 0' \
+			"and quotes what has to be" ;;
 	'trace-cmd convert'*) is "$("$kvmstat" -H -r new.dat)" \
 		"$("$kvmstat" -H -r tests/captures/vmx-6.1-mix2.dat)" "and what it made is read" ;;
 	*tests/captures*) is "$out" "$(printed_in_readme "$command")" "and what it prints is in the README" ;;
-	*pgrep*) ! grep -q "^ *$stuck" <<<"$out"
+	*'-p web1'*) ! grep -q "^ *$stuck" <<<"$out"
 		ok $? "and no other" ;;
 	'kvmstat -n 1') like "$out" "$header name$" "with the header" ;;
 	esac
 done <"$tmp/commands"
-is "$count" 25 "all of the examples were found"
+is "$count" 30 "all of the examples were found"
 
 # The three texts on options and columns say the same.
-for option in b e h H k m n p r T V w; do
-	mandoc -Tascii "$top/kvmstat.1" | col -bx | grep -Eq "^     -$option( |\$)" &&
-		"$kvmstat" -h | grep -q "^  -$option "
+for option in b c e h H k l m n p r s T V w z; do
+	mandoc -Tascii "$top/kvmstat.1" | col -bx | grep -Eq "^     -$option(,| |\$)" &&
+		"$kvmstat" -h | grep -Eq "^  -$option |; -$option: "
 	ok $? "-$option is in the manual and in the usage"
 done
 synopsis=$(mandoc -Tascii "$top/kvmstat.1" | col -bx | sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' |
-	sed -n 2,4p | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
-is "usage: $synopsis" "$("$kvmstat" -h | head -n 2 | xargs)" "synopsis and usage are the same"
-"$kvmstat" -h | sed -n '/^  pid/,/^  eptv/ { s/^  //; s/  */ /; p }' >"$tmp/help"
+	sed '1d;/^$/q' | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
+is "usage: $synopsis" "$("$kvmstat" -h | head -n 3 | xargs)" "synopsis and usage are the same"
+"$kvmstat" -h | sed -n '/^  pid/,/^  wait%/ { s/^  //; s/  */ /; p }' >"$tmp/help"
 mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^OUTPUT/,/^KEYS/p' |
-	sed -n '/^ *field/,/^ *11/p' | sed 1d |
+	sed -n '/^ *field/,/^ *13/p' | sed 1d |
 	sed 's/^ *[0-9]* *//; s/  */ /g' >"$tmp/manual"
 is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "manual and -h give the columns the same meaning"
 "$kvmstat" -h | sed -n '/^  count /,$ { s/^  //; s/  */ /g; p }' >"$tmp/help"

@@ -122,6 +122,10 @@ like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"
 	"and those that are stuck"
 ! has_result "$nobody" web1
 ok $? "but not the others"
+idle=$(readme "$(sed -n 's/^    \(rate.* == 0\)$/\1/p' "$top/README.md")" | head -n 1)
+like "$(query "$idle")" '"instname":"'"$stuck"'/0"' "and vCPUs that do nothing"
+! has_result "$idle" web1
+ok $? "but not those that do something"
 
 # The unit of systemd: valid, and what it starts works, with no more than it leaves.
 readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service

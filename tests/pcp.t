@@ -68,17 +68,21 @@ is $? 0 "mmvdump reads it"
 
 mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx >"$tmp/manual"
 words=$(sed -n '/^OUTPUT/,/^KEYS/p; /^METRICS/,/^ENVIRONMENT/p' "$tmp/manual" | xargs -d '\n' | tr -s ' ')
-while read -r name kind unit type; do
-	text=$(info -dtT "mmv.kvmstat.$name")
-	like "$text" "Semantics: $kind  Units: $unit$" "$name: $kind, $unit"
-	like "$text" "Data Type: $type  InDom" "$name: $type"
-	meaning=$(sed -n 's/^mmv.*\[\(.*\)\]$/\1/p' <<<"$text")
-	[ -n "$meaning" ] && grep -qF "$meaning" <<<"$words"
-	ok $? "$name: what it is, in the manual's words: $meaning"
-	help=$(sed -n '/^Help:/,$p' <<<"$text" | sed 1d | xargs -d '\n')
-	[ -n "$help" ] && grep -qF "$help" <<<"$words"
-	ok $? "$name: more exactly, in the manual's words: $help"
-done <<-END
+# described: by lines of stdin, each a metric with its semantics, unit and type
+described() {
+	while read -r name kind unit type; do
+		text=$(info -dtT "mmv.kvmstat.$name")
+		like "$text" "Semantics: $kind  Units: $unit$" "$name: $kind, $unit"
+		like "$text" "Data Type: $type  InDom" "$name: $type"
+		meaning=$(sed -n 's/^mmv.*\[\(.*\)\]$/\1/p' <<<"$text")
+		[ -n "$meaning" ] && grep -qF "$meaning" <<<"$words"
+		ok $? "$name: what it is, in the manual's words: $meaning"
+		help=$(sed -n '/^Help:/,$p' <<<"$text" | sed 1d | xargs -d '\n')
+		[ -n "$help" ] && grep -qF "$help" <<<"$words"
+		ok $? "$name: more exactly, in the manual's words: $help"
+	done
+}
+described <<-END
 	$(printf '%s counter count 64-bit unsigned int\n' $counters)
 	name discrete none string
 	vcpus instant count 64-bit unsigned int
@@ -300,5 +304,35 @@ ok $? "2,048 vCPUs: each has an instance"
 is "$(info -f mmv.kvmstat.exits | sed -n 's/.*inst .\([0-9]*\) or.*/\1/p' | sort -u | wc -l)" 2048 "with an id of its own"
 is "$(info -f mmv.kvmstat.vcpus | grep value)" "    value 2048" "and they are counted"
 end "$kvm"
+
+
+# -c: the scheduler's times.
+
+# run_now: the nanoseconds that the vCPU ran, by its metric and by the scheduler
+run_now() {
+	info -f mmv.kvmstat.run | awk '/inst/ { printf "%s ", $NF }'
+	cut -d ' ' -f 1 "/proc/$spin/task/$(grep -lx "CPU 0/KVM" "/proc/$spin/task"/*/comm | cut -d / -f 5)/schedstat"
+}
+start_guest spin -T -l x -n 0
+spin=$pid
+start_kvmstat times -cm -p "$spin" 0.1
+until_true 5 has_values 1
+described <<-END
+	run counter nanosec 64-bit unsigned int
+	wait counter nanosec 64-bit unsigned int
+END
+is "$(info mmv.kvmstat | wc -l)" 15 "and there are no other metrics"
+sleep 0.3
+before=$(run_now)
+sleep 1
+after=$(run_now)
+awk -v before="$before" -v after="$after" 'BEGIN {
+	split(before, b); split(after, a)
+	exit !(a[1] - b[1] > 5e8 && a[1] - b[1] > a[2] - b[2] - 3e8 && a[1] - b[1] < a[2] - b[2] + 3e8)
+}'
+ok $? "-c: mmv.kvmstat.run grows as the thread's own time (from $before to $after)"
+is "$(info -f mmv.kvmstat.wait | grep -c 'inst.*value [0-9]')" 1 "and there is one of the time that it waited"
+end "$spin" KILL
+end "$pid"
 
 done_testing

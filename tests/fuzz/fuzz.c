@@ -306,7 +306,7 @@ static ssize_t look_at_output(int fd, const void *p, size_t size)
     must(fd == STDOUT_FILENO);
     check_clean(p, size, "\t\n");
     check_lines(p, size);
-    if (options.npids == 0) /* or there are rows that are not escaped */
+    if (!options.some) /* or there are rows that are not escaped */
         check_counts();
     return (ssize_t)size;
 }
@@ -440,7 +440,11 @@ static void choose_options(const uint8_t *choice)
     options.table = (enum table)(choice[0] % NTABLES);
     options.names = (choice[0] & 4) != 0;
     options.no_header = (choice[0] & 8) != 0;
-    options.order = (choice[0] & 16) != 0 ? 't' : 0;
+    options.by_time = (choice[0] & 16) != 0;
+    options.sums = (choice[0] & 128) != 0;
+    options.no_zeros = choice[1] % 3 == 1;
+    options.rows = choice[1] % 7;
+    options.order = options.table == USUAL && choice[1] % 2 == 1 ? "exits" : NULL;
     options.stamp = "\0du\0"[choice[0] / 32 % 4];
     options.interval = intervals[choice[1] % SIZE(intervals)];
     options.decimals = choice[1] / 16 % 10;
@@ -450,6 +454,7 @@ static void choose_options(const uint8_t *choice)
     options.pids = resize_block(NULL, sizeof(int));
     *options.pids = pid;
     options.npids = 1;
+    options.some = true;
 }
 
 /* Choices, then a recording. */

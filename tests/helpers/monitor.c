@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -26,6 +27,8 @@ struct vcpu {
     int id;              /* its number */
     struct kvm_run *run; /* its page shared with KVM */
     pthread_t thread;    /* that runs it */
+    uint32_t halts;      /* how often it did HLT */
+    atomic_bool done;    /* its loop is over */
 };
 
 struct machine {
@@ -114,34 +117,47 @@ static void destroy(struct machine *m)
     munmap(m->ram, RAM_SIZE);
 }
 
+static void begin(pthread_t *thread, void *(*function)(void *), void *arg)
+{
+    if (pthread_create(thread, NULL, function, arg) != 0)
+        err(1, "pthread_create");
+}
+
+static void *run(void *arg);
+
+/* Has another thread run v, while this one computes for ever. */
+static _Noreturn void pass_on(struct vcpu *v)
+{
+    pthread_t thread;
+
+    begin(&thread, run, v);
+    while (true)
+        atomic_signal_fence(memory_order_seq_cst);
+}
+
 /* The thread of a vCPU. */
 static void *run(void *arg)
 {
     struct vcpu *v = arg;
-    bool done = false;
 
     if (has('r')) {
         char name[32];
         snprintf(name, sizeof(name), "worker %d", v->id);
         pthread_setname_np(pthread_self(), name);
     }
-    while (!done) {
+    while (!v->done) {
         if (ioctl(v->fd, KVM_RUN, 0) < 0) {
             if (errno != EINTR)
                 err(1, "KVM_RUN");
         } else if (v->run->exit_reason == KVM_EXIT_HLT) {
             usleep(pause_us);
+            if (++v->halts == loops / 2 && has('p'))
+                pass_on(v);
         } else {
-            done = v->run->exit_reason == KVM_EXIT_IO && v->run->io.port == PORT_DONE;
+            v->done = v->run->exit_reason == KVM_EXIT_IO && v->run->io.port == PORT_DONE;
         }
     }
     return NULL;
-}
-
-static void begin(pthread_t *thread, void *(*function)(void *), void *arg)
-{
-    if (pthread_create(thread, NULL, function, arg) != 0)
-        err(1, "pthread_create");
 }
 
 /* Runs all vCPUs of m to their end; with h, one more each tenth of a second. */
@@ -159,7 +175,11 @@ static void run_machine(struct machine *m)
 static void finish_machine(struct machine *m)
 {
     for (int i = 0; i < m->nvcpus; i++) {
-        pthread_join(m->vcpus[i].thread, NULL);
+        if (has('p')) /* its first thread never ends */
+            while (!m->vcpus[i].done)
+                usleep(1000);
+        else
+            pthread_join(m->vcpus[i].thread, NULL);
         print_stats(m->vcpus[i].fd, m->vcpus[i].id);
     }
 }
@@ -258,6 +278,8 @@ static void usage(void)
           "  f  forks children now and then, which hold its descriptors\n"
           "  h  adds vCPUs while others run\n"
           "  o  has a thread with a descriptor table of its own do all\n"
+          "  p  has another thread run each vCPU from half of the loop on, while the\n"
+          "     first one computes\n"
           "  r  names the vCPUs' threads otherwise\n"
           "  t  has the machine and vCPUs made by a thread that ends\n"
           "  u  is another user once the machine is made\n"
@@ -285,7 +307,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         habits = argv[optind++];
     if (optind < argc || vcpus_wanted < 1 || vcpus_wanted > MAX_VCPUS ||
-        habits[strspn(habits, "acdfhortuvwx2")] != '\0')
+        habits[strspn(habits, "acdfhoprtuvwx2")] != '\0')
         usage();
     if (has('2'))
         nmachines = 2;

@@ -58,9 +58,13 @@ static void test_empty_text(void)
 static char *rows(const char *stamp, bool header)
 {
     struct text t = {.s = NULL};
+    struct row *found = NULL;
+    size_t n = list_rows(&found, has_row);
 
     reserve(&t, 1);
-    put_rows(&t, stamp, header);
+    n = choose_rows(found, n);
+    put_rows(&t, found, n, stamp, header);
+    free(found);
     put_bytes(&t, "", 1);
     return t.s;
 }
@@ -75,6 +79,8 @@ static void is_rows(const char *stamp, bool header, const char *wanted, const ch
 }
 
 #define HEAD "   pid vcpu |  exits :  haltx   irqx  irqwx    iox  mmiox |   irqs   emul   eptv"
+#define NARROW_HEAD "  pid vcpu | exits : haltx  irqx irqwx   iox mmiox |  irqs  emul  eptv"
+#define NARROW_FIVE " |     5 :     0     0     0     0     0 |     0     0     0"
 #define ZEROS " |      0 :      0      0      0      0      0 |      0      0      0"
 
 static void test_rows(void)
@@ -113,14 +119,15 @@ static void test_rows(void)
     int pids[] = {7, 99};
     options.pids = pids;
     options.npids = SIZE(pids);
-    guest_of(8, 0)->asked = is_asked_for(8);
+    options.some = true;
+    guest_of(8, 0)->asked = is_asked_for(guest_of(8, 0));
     is_rows("", false,
         "    99    2 |      0 :      0      0      0      0      0 |      0      0      1\n",
         "-p leaves other processes' rows out");
     pids[0] = 8;
     options.npids = 1;
-    guest_of(8, 0)->asked = is_asked_for(8);
-    guest_of(99, 0)->asked = is_asked_for(99);
+    guest_of(8, 0)->asked = is_asked_for(guest_of(8, 0));
+    guest_of(99, 0)->asked = is_asked_for(guest_of(99, 0));
     is_rows("", false, "     8  255" ZEROS "\n", "-p has rows of vCPUs that do nothing");
     options.pids = NULL;
     options.npids = 0;
@@ -139,14 +146,83 @@ static void test_row_options(void)
     is_rows("", true, "99\t0\t5\t0\t0\t0\t0\t0\t0\t0\t0\ta\\x09b\n",
         "-H -n: the name is the last field");
     options.no_header = false;
-    is_rows("", true,
-        HEAD " name\n    99    0 |      5 :      0      0      0      0      0 |      0      0"
-             "      0 a\\x09b\n",
+    is_rows("", true, NARROW_HEAD " name\n   99    0" NARROW_FIVE " a\\x09b\n",
         "-n: the name is the last column");
+    ok(strlen(NARROW_HEAD " web-01-ab") == 80, "-n: a name of 9 characters fits in 80 columns");
     is_rows("1700000000", true,
-        "      time " HEAD " name\n1700000000     99    0 |      5 :      0      0      0      0"
-        "      0 |      0      0      0 a\\x09b\n",
+        "      time " NARROW_HEAD " name\n1700000000    99    0" NARROW_FIVE " a\\x09b\n",
         "-T: the time is the first column");
+}
+
+/* Rows of three guests, whose vCPUs have these exits: 5, 0; 9, 5; 0. */
+static void add_guests(void)
+{
+    clear();
+    options.no_header = true;
+    add_vcpu(1, 0)->tally.counts[EXITS] = 5;
+    add_vcpu(1, 1);
+    add_vcpu(2, 0)->tally.counts[EXITS] = 9;
+    add_vcpu(2, 7)->tally.counts[EXITS] = 5;
+    add_vcpu(3, 0);
+}
+
+#define NONE "\t0\t0\t0\t0\t0\t0\t0\t0"
+
+static void test_row_order(void)
+{
+    add_guests();
+    options.order = "exits";
+    is_rows("", false,
+        "2\t0\t9" NONE "\n1\t0\t5" NONE "\n2\t7\t5" NONE "\n1\t1\t0" NONE "\n3\t0\t0" NONE "\n",
+        "-k: the highest first, equal ones in order of pid and vCPU");
+    options.rows = 2;
+    is_rows("", false, "2\t0\t9" NONE "\n1\t0\t5" NONE "\n", "-l: so many rows");
+    options.order = NULL;
+    is_rows("", false, "1\t0\t5" NONE "\n1\t1\t0" NONE "\n", "-l without -k: the first ones");
+    options.no_zeros = true;
+    is_rows("", false, "1\t0\t5" NONE "\n2\t0\t9" NONE "\n", "-z -l: rows with counts only");
+    options.rows = 0;
+    options.shares = true;
+    options.order = "wait%";
+    vcpu_of(guest_of(2, 0), 7)->tally.shares[WAIT] = 1;
+    vcpu_of(guest_of(3, 0), 0)->tally.shares[WAIT] = 9999;
+    is_rows("", false,
+        "2\t7\t5" NONE "\t0.0\t0.0\n1\t0\t5" NONE "\t0.0\t0.0\n2\t0\t9" NONE "\t0.0\t0.0\n",
+        "-c: -k takes shares, and -z looks at the counts alone");
+}
+
+static void test_sums(void)
+{
+    add_guests();
+    options.sums = options.shares = true;
+    add_vcpu(1, UNKNOWN_VCPU)->tally.counts[EPTV] = 3;
+    guest_of(1, 0)->vcpus[0]->tally.shares[RUN] = 9990;
+    guest_of(1, 0)->vcpus[1]->tally.shares[RUN] = 9985;
+    guest_of(2, 0)->vcpus[1]->tally.shareless = true;
+    is_rows("", false,
+        "1\t2\t5\t0\t0\t0\t0\t0\t0\t0\t3\t199.7\t0.0\n2\t2\t14" NONE "\t-\t-\n3\t1\t0" NONE
+        "\t0.0\t0.0\n",
+        "-s: sums of each guest, and its number of vCPUs, without ?; shares if all are known");
+    add_guests();
+    options.sums = options.no_zeros = true;
+    options.order = "exits";
+    options.rows = 1;
+    is_rows("", false, "2\t2\t14" NONE "\n", "-s -z -k -l: the guest with the most");
+}
+
+/* Keys, as those of -e, of two vCPUs of a guest. */
+static void test_key_sums(void)
+{
+    clear();
+    reading.nkeys = 0;
+    options.table = VMEXIT;
+    options.no_header = options.sums = true;
+    key_of(&add_vcpu(1, 0)->tally, 12)->count = 3;
+    key_of(&add_vcpu(1, 0)->tally, 1)->count = 1;
+    key_of(&add_vcpu(1, 1)->tally, 1)->count = 4;
+    options.rows = 1;
+    is_rows("", false, "1\t2\t0x1\t5\t62.50\t-\t-\t-\t-\n", "-e -s -l: the guest's first key");
+    ok(reading.nkeys == 2, "a key that two vCPUs had is one in the sum");
 }
 
 /* Numbers that are wider than their columns. */
@@ -181,8 +257,11 @@ static void test_wide_rows(void)
 
 static const struct test output_tests[] = {
     {"empty_text", test_empty_text},
+    {"key_sums", test_key_sums},
     {"late_signal", test_late_signal},
+    {"row_order", test_row_order},
     {"rows", test_rows},
     {"row_options", test_row_options},
+    {"sums", test_sums},
     {"wide_rows", test_wide_rows},
 };

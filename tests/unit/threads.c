@@ -62,7 +62,7 @@ static void test_processes(void)
     count_one(&e);
     ok(counts_of(TID + 3, 3)[HALTX] == 1, "a process counts for itself");
     e = vmx_exit(TID + 4, 3, 12);
-    world.births[TID % BIRTHS + 4] = (struct birth){TID + 4, 0};
+    world.births[TID % BIRTHS + 4] = (struct birth){.tid = TID + 4};
     count_one(&e);
     ok(world.unknown == 1 && known_guest(TID + 4) == NULL,
         "one that nobody was seen to start, and that is gone, counts nowhere, and that is noted");

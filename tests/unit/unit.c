@@ -325,7 +325,10 @@ static void clear(void)
     }
     memset(event_of_id, 0, sizeof(event_of_id));
     memset(writers, 0, sizeof(writers));
-    options.no_header = options.names = false;
+    options.no_header = options.names = options.some = false;
+    options.shares = options.sums = options.no_zeros = options.by_time = false;
+    options.order = NULL;
+    options.rows = 0;
     options.stamp = 0;
     options.decimals = 0;
     options.read = NULL;
@@ -478,7 +481,7 @@ static void encode(const struct sent *e, uint8_t record[EVENT])
     struct birth *b = &world.births[(unsigned)e->tid % BIRTHS];
 
     if (b->tid == 0) /* unless it is told otherwise, a thread is a process */
-        *b = (struct birth){e->tid, e->tid};
+        *b = (struct birth){.tid = e->tid, .pid = e->tid};
     memset(record, 0, EVENT);
     memcpy(record, &id, sizeof(id));
     memcpy(values, e->values, sizeof(values));
@@ -598,6 +601,7 @@ static void end_interval(void)
 #include "numbers.c"
 #include "output.c"
 #include "reasons.c"
+#include "shares.c"
 #include "subbufs.c"
 #include "threads.c"
 
@@ -613,6 +617,7 @@ static const struct subject {
     {"keys.c", TESTS(keys)},
     {"reasons.c", TESTS(reasons)},
     {"threads.c", TESTS(threads)},
+    {"shares.c", TESTS(shares)},
     {"subbufs.c", TESTS(subbufs)},
     {"formats.c", TESTS(formats)},
     {"names.c", TESTS(names)},

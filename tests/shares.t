@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# -c: run% and wait% are what the scheduler says of the vCPUs' threads.
+. "$(dirname "$0")/lib.sh"
+live_host
+alone
+
+# thread PID VCPU: of a guest of -T
+thread() {
+	grep -lx "CPU $2/KVM" "/proc/$1/task"/*/comm | cut -d / -f 5
+}
+
+# times PID VCPU: a line of the nanoseconds that it ran and waited, and those since 1970
+times() {
+	local tid
+	tid=$(thread "$1" "$2")
+	echo "$(cut -d ' ' -f 1,2 "/proc/$1/task/$tid/schedstat") $(date +%s%N)"
+}
+
+# is_share GOT COLUMN BEFORE AFTER NAME: a share in per cent, and what times() said around it
+is_share() {
+	local wanted
+	wanted=$(printf '%s\n' "$3" "$4" | awk -v i="$2" '
+		{ time[NR] = $i; at[NR] = $3 }
+		END { printf "%.1f", (time[2] - time[1]) * 100 / (at[2] - at[1]) }')
+	awk -v got="$1" -v wanted="$wanted" 'BEGIN { exit !(got >= wanted - 5 && got <= wanted + 5) }'
+	ok $? "$5: $1, the scheduler says $wanted"
+}
+
+# share PID VCPU FIELD FILE
+share() {
+	awk -F'\t' -v pid="$1" -v vcpu="$2" -v field="$3" '$1 == pid && $2 == vcpu { print $field }' "$4"
+}
+
+# Two that share a CPU, one that sleeps most of the time, one that is paused.
+start_guest one -T -l x -n 0
+one=$pid
+start_guest two -T -l x -n 0
+two=$pid
+start_guest idle -T -l oh -s 20000 -n 0
+idle=$pid
+start_guest paused -P -v 2
+paused=$pid
+until_true 5 thread "$one" 0 >"$tmp/thread"
+until_true 5 thread "$two" 0 >"$tmp/thread"
+taskset -pc 0 "$(thread "$one" 0)" >"$tmp/thread"
+taskset -pc 0 "$(thread "$two" 0)" >"$tmp/thread"
+sleep 0.2
+start_kvmstat both -cH 2 1
+before=$(times "$one" 0)
+before_two=$(times "$two" 0)
+before_idle=$(times "$idle" 0)
+wait "$pid"
+is $? 0 "-c"
+after=$(times "$one" 0)
+after_two=$(times "$two" 0)
+after_idle=$(times "$idle" 0)
+out=$tmp/both.out
+is_share "$(share "$one" 0 12 "$out")" 1 "$before" "$after" "run%, of two that share a CPU"
+is_share "$(share "$one" 0 13 "$out")" 2 "$before" "$after" "wait%"
+is_share "$(share "$two" 0 12 "$out")" 1 "$before_two" "$after_two" "run%, of the other one"
+is_share "$(share "$idle" 0 12 "$out")" 1 "$before_idle" "$after_idle" "run%, of one that sleeps"
+is "$(cut -f 1,2,12,13 "$out" | grep "^$paused")" "$paused	0	0.0	0.0
+$paused	1	0.0	0.0" "a vCPU that never ran"
+both=$(echo "$(share "$one" 0 12 "$out") $(share "$one" 0 13 "$out")" | tr ' ' +)
+awk -v both="$both" 'BEGIN { split(both, n, "+"); exit !(n[1] + n[2] > 80 && n[1] + n[2] <= 105) }'
+ok $? "what spins either runs or waits: $both"
+end "$two" KILL
+
+# top(1) sees the same.
+start_kvmstat top -cH 2 1
+TERM=dumb top -b -H -d 2 -n 2 -p "$(thread "$one" 0)" >"$tmp/top"
+wait "$pid"
+seen=$(awk '/\/KVM/ { cpu = $9 } END { print cpu }' "$tmp/top")
+run=$(share "$one" 0 12 "$tmp/top.out")
+awk -v a="$run" -v b="$seen" 'BEGIN { exit !(a > b - 10 && a < b + 10) }'
+ok $? "run% $run, and $seen by top"
+
+# A kvmstat that is late spoils no share.
+start_kvmstat late -cH 0.4 5
+kill -STOP "$pid"
+sleep 1.1
+kill -CONT "$pid"
+wait "$pid"
+shares=$(share "$one" 0 12 "$tmp/late.out" | xargs)
+is "$(wc -w <<<"$shares") $(awk '{ for (i = 1; i <= NF; i++) n += $i > 100 || $i < 50; print n + 0 }' \
+	<<<"$shares")" "5 0" "stopped meanwhile: $shares"
+end "$one" KILL
+end "$idle" KILL
+
+# A guest whose process is stopped has run before.
+start_guest stopped -T -l x -n 0
+stopped=$pid
+until_true 5 thread "$stopped" 0 >"$tmp/thread"
+kill -STOP "$stopped"
+sleep 0.3
+is "$("$kvmstat" -cH -p "$stopped" 0.3 2 | cut -f 3-)" "$(printf '0\t%.0s' {1..9})0.0	0.0
+$(printf '0\t%.0s' {1..9})0.0	0.0" "a process that is stopped"
+end "$stopped" KILL
+
+# Threads that are not known, or are others by now.
+start_guest turns -1 -v 2 -l oh -s 1000 -n 0
+is "$("$kvmstat" -cH -p "$pid" 0.4 3 | cut -f 12,13 | sort -u)" "-	-" \
+	"one thread runs both vCPUs: no share is either's"
+end "$pid" KILL
+start_monitor passed -s 10000 -n 400 p
+monitor_in=$hold
+start_kvmstat passed_on -cH -p "$pid" 0.3
+kvm=$pid
+echo >&"$monitor_in"
+until_true 20 test -s "$tmp/passed.out"
+sleep 0.4
+end "$kvm"
+shares=$(cut -f 12 "$tmp/passed_on.out" | xargs)
+is "$(tr ' ' '\n' <<<"$shares" | awk '$1 > 60' | wc -l)" 0 \
+	"another thread runs the vCPU, and the former one computes: $shares"
+[ "$(tr ' ' '\n' <<<"$shares" | grep -c '^[0-9]')" -ge 5 ]
+ok $? "and the new one's share is told"
+
+done_testing

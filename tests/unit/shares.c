@@ -1,0 +1,129 @@
+/*
+ * shares - how much CPU time the vCPUs' threads had (-c)
+ *
+ * A part of unit.c, which includes it.
+ */
+
+/* Makes the file of thread tid in the temporary directory say what text says; NULL: removes it. */
+static void set_schedstat(int tid, const char *text)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "%d", tid);
+    mkdirat(temporary, path, 0700);
+    snprintf(path, sizeof(path), "%d/schedstat", tid);
+    unlinkat(temporary, path, 0);
+    int fd = text == NULL ? -1 : openat(temporary, path, O_WRONLY | O_CREAT, 0600);
+    if (text != NULL && write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        bail_out("%s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    snprintf(path, sizeof(path), "%d", tid);
+    if (text == NULL)
+        unlinkat(temporary, path, AT_REMOVEDIR);
+}
+
+/* A vCPU that thread 7 runs, whose times were read a second ago: 5 s and 2 s. */
+static struct vcpu *read_before(void)
+{
+    clear();
+    struct vcpu *v = add_vcpu(1, 0);
+    v->tid = 7;
+    v->read_at = now(CLOCK_MONOTONIC) - NSEC;
+    v->times[RUN] = 5ull * NSEC;
+    v->times[WAIT] = 2ull * NSEC;
+    return v;
+}
+
+/* Whether hundredths of a per cent are some parts of a thousand, but for the time of the test. */
+static bool is_about(uint64_t hundredths, uint64_t thousandths)
+{
+    return hundredths <= thousandths * 10 && hundredths + 500 >= thousandths * 10;
+}
+
+static void test_shares(void)
+{
+    struct vcpu *v = read_before();
+
+    set_schedstat(7, "5500000000 2250000000 1234\n");
+    set_shares(v, temporary);
+    ok(!v->tally.shareless && is_about(v->tally.shares[RUN], 500) &&
+            is_about(v->tally.shares[WAIT], 250),
+        "shares are of the time between two readings");
+    ok(v->spent[RUN] == NSEC / 2 && v->spent[WAIT] == NSEC / 4, "and the times are summed up");
+    v = read_before();
+    set_schedstat(7, "6100000000 2000000000 1234\n");
+    set_shares(v, temporary);
+    ok(v->tally.shares[RUN] == 10000, "none is larger than the whole");
+    v = read_before();
+    options.interval = 4ull * NSEC;
+    v->shares[RUN] = 1234;
+    set_shares(v, temporary);
+    options.interval = 0;
+    ok(v->tally.shares[RUN] == 1234 && v->spent[RUN] == 0, "too soon: those of the reading before");
+    v = read_before();
+    note_thread(v, NO_THREAD);
+    set_shares(v, temporary);
+    ok(v->tally.shareless, "a vCPU that has no thread any more: not known");
+    set_shares(v, temporary);
+    ok(!v->tally.shareless && v->tally.shares[RUN] == 0, "then 0, as of one that never ran");
+}
+
+static void test_unknown_shares(void)
+{
+    struct vcpu *v = read_before();
+
+    v->read_at = 0;
+    set_schedstat(7, "5500000000 2250000000 1234\n");
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->spent[RUN] == 0, "the first reading tells no share");
+    set_shares(v, temporary);
+    ok(!v->tally.shareless && v->tally.shares[RUN] == 0, "the second one does");
+    v = read_before();
+    note_thread(v, 8);
+    set_schedstat(8, "6500000000 2250000000 1234\n");
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->spent[RUN] == 0, "nor does the first one of another thread");
+    v = read_before();
+    *birth_of(7) = (struct birth){.tid = 7, .pid = 1, .time = v->read_at + 1};
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->spent[RUN] == 0, "or of a new thread with the same id");
+    v = read_before();
+    set_schedstat(7, "4900000000 2250000000 1234\n");
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->spent[WAIT] == 0, "times that fell are another thread's");
+    v = read_before();
+    set_schedstat(7, "0 0 0\n");
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->tid == 0, "a kernel that keeps no times says so by zeros");
+    v = read_before();
+    set_schedstat(7, NULL);
+    set_schedstat(8, NULL);
+    set_shares(v, temporary);
+    ok(v->tally.shareless && v->tid == 0, "a thread that has ended");
+}
+
+/* A vCPU that one thread runs, then another one, then the first one again. */
+static void test_moved_shares(void)
+{
+    struct vcpu *v = read_before();
+    struct thread *first = thread_of(7, guest_of(1, 0)), *second = thread_of(8, guest_of(1, 0));
+
+    note_vcpu(first, 0);
+    ok(v->tid == 7 && v->read_at != 0, "the thread that runs it is the one that was read");
+    note_vcpu(second, 0);
+    note_vcpu(first, 0);
+    ok(v->tid == 7 && v->read_at == 0, "another one did meanwhile: its times are not known");
+    v = read_before();
+    first = thread_of(7, guest_of(1, 0));
+    note_vcpu(first, 0);
+    note_vcpu(first, 1);
+    ok(v->tid == 0 && vcpu_of(guest_of(1, 0), 1)->tid == 7,
+        "a thread that goes on with another vCPU");
+}
+
+static const struct test shares_tests[] = {
+    {"moved_shares", test_moved_shares},
+    {"shares", test_shares},
+    {"unknown_shares", test_unknown_shares},
+};
