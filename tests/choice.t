@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
+needs strace
 
 # Two guests of one name, one of which does more, one that does nothing, and one of another name
 # that a terminal must not get.
@@ -30,6 +31,11 @@ for name in web web11 WEB1 'guest=web1' 'a?' $'a\tb\\' 1.5 -1; do
 done
 "$kvmstat" -p web1,nobody 0.05 1 >"$tmp/out" 2>"$tmp/err"
 is "$? $(cut -d : -f 1-2 "$tmp/err" | head -n 1)" '2 kvmstat: -p "nobody"' "also beside one that some have"
+
+# The names are asked for again where they come late, as on a busy host.
+strace -qq -e trace=none -o /dev/null -e inject=clone,clone3,fork:error=EAGAIN:when=1..6 \
+	"$kvmstat" -H -p web1 0.05 1 >"$tmp/out" 2>"$tmp/err"
+is "$? $(cut -f 1 "$tmp/out" | uniq | wc -l) $(cat "$tmp/err")" "0 2 " "-p NAME, where names come late"
 
 # What they do, in an interval: 200 and 700 times through the loop.
 start_kvmstat rows -HT u -w "$tmp/all.dat" 3 1

@@ -223,6 +223,12 @@ static void test_key_sums(void)
     options.rows = 1;
     is_rows("", false, "1\t2\t0x1\t5\t62.50\t-\t-\t-\t-\n", "-e -s -l: the guest's first key");
     ok(reading.nkeys == 2, "a key that two vCPUs had is one in the sum");
+    options.sums = false;
+    key_of(&add_vcpu(2, 0)->tally, 1)->count = 1;
+    is_rows("", false,
+        "1\t0\t0x1\t5\t62.50\t-\t-\t-\t-\n1\t1\t-\t0\t0.00\t0.00\t0.00\t0.00\t0.00\n"
+        "2\t0\t0x1\t1\t100.00\t-\t-\t-\t-\n",
+        "-e -l: the first key of each vCPU");
 }
 
 /* Numbers that are wider than their columns. */

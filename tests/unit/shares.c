@@ -122,8 +122,20 @@ static void test_moved_shares(void)
         "a thread that goes on with another vCPU");
 }
 
+/* A thread of which neither events nor debugfs tell: that of the only vCPU. */
+static void test_only_vcpu_share(void)
+{
+    clear();
+    struct vcpu *v = add_vcpu(getpid(), 3);
+    v->recent = true;
+    thread_of(getpid(), guest_of(getpid(), 0))->active = true;
+    find_vcpus(true);
+    ok(v->tid == getpid(), "a thread that has events runs the only vCPU");
+}
+
 static const struct test shares_tests[] = {
     {"moved_shares", test_moved_shares},
+    {"only_vcpu_share", test_only_vcpu_share},
     {"shares", test_shares},
     {"unknown_shares", test_unknown_shares},
 };
