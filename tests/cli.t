@@ -3,7 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 needs strace
 
-usage='usage: kvmstat [-hHmnV] [-b kib] [-e vmexit|mmio|ioport [-k count|time]]
+usage='usage: kvmstat [-hHmnV] [-b kib]
+               [-e vmexit|mmio|ioport|msr|cpuid|hypercall [-k count|time]]
                [-p pid[,pid...]] [-r file | -w file] [-T d|u] [interval [count]]'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage line
@@ -61,8 +62,11 @@ fi
 refused -b "not with -r" -r x -b 8
 refused -m "not with -r" -m -r x
 refused -m "not with -e" -m -e vmexit
-refused '"exits"' "neither vmexit, mmio nor ioport" -e exits
-refused '""' "neither vmexit, mmio nor ioport" -e mmio -e ''
+tables="neither vmexit, mmio, ioport, msr, cpuid nor hypercall"
+refused '"exits"' "$tables" -e exits
+refused '"MSR"' "$tables" -e MSR
+refused '"msr:w"' "$tables" -e msr:w
+refused '""' "$tables" -e mmio -e ''
 refused '"cost"' "neither count nor time" -e mmio -k cost
 refused -k "only with -e" -k time
 refused -w "not with -r" -w y -r x
@@ -72,9 +76,9 @@ refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 is "$("$kvmstat" -V)" "kvmstat 1.3" "-V"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
-is "$(head -n 2 "$tmp/out")" "$usage" "-h: the usage"
+is "$(head -n 3 "$tmp/out")" "$usage" "-h: the usage"
 for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv name time vmexit mmio ioport \
-	count count% time% "min us" "max us" "avg us"; do
+	msr cpuid hypercall count count% time% "min us" "max us" "avg us"; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each column"
