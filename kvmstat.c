@@ -134,11 +134,11 @@ enum counter { EXITS, HALTX, IRQX, IRQWX, IOX, MMIOX, IRQS, EMUL, EPTV, NCOUNTER
 enum share { RUN, WAIT, NSHARES };
 
 /* The tables that can be reported: the usual one, and those of -e. */
-enum table { USUAL, VMEXIT, MMIO, IOPORT, NTABLES };
+enum table { USUAL, VMEXIT, MMIO, IOPORT, MSR, CPUID, HYPERCALL, NTABLES };
 
-/* An exit reason, or a device's address or port with the direction of access: a row of -e. */
+/* What a row of -e is for: an exit reason, an address with the direction of access, or the like. */
 struct key {
-    uint64_t id;    /* the reason, or address or port; its table's name_key() decodes it */
+    uint64_t id;    /* the reason, address or the like; its table's name_key() decodes it */
     uint64_t count; /* occurrences since the last report */
     uint64_t timed; /* number of durations measured since the last report */
     uint64_t total; /* sum of these durations, in nanoseconds */
@@ -263,6 +263,10 @@ enum field_name {
     GPA,
     RW,
     PORT,
+    ECX,
+    WRITE,
+    FUNCTION,
+    NR,
     CLONE_FLAGS,
     SYMBOL, /* the field, of any name, that print fmt's first table of names is for */
     NFIELDS
@@ -800,9 +804,9 @@ static char *escaped(const char *s)
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport] [-k column]\n"
-          "               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]\n"
-          "               [interval [count]]\n",
+    fputs("usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport|msr|cpuid|hypercall]\n"
+          "               [-k column] [-l rows] [-p guest[,guest...]] [-r file | -w file]\n"
+          "               [-T d|u] [interval [count]]\n",
         out);
 }
 
@@ -1065,6 +1069,10 @@ static const char *const field_names[NFIELDS] = {
     [GPA] = "gpa",
     [RW] = "rw",
     [PORT] = "port",
+    [ECX] = "ecx",
+    [WRITE] = "write",
+    [FUNCTION] = "function",
+    [NR] = "nr",
     [CLONE_FLAGS] = "clone_flags",
     [SYMBOL] = "?", /* no field has this name */
 };
@@ -1366,7 +1374,7 @@ static inline int subbuf_next(struct subbuf *b, struct record *r)
 }
 
 /*
- * Tallies.  With -e, a tally has a key for each reason, address or port that counted something
+ * Tallies.  With -e, a tally has a key for each reason, address or the like that counted something
  * since the last report.
  */
 
@@ -1926,7 +1934,8 @@ static void tell_vcpu(struct thread *t, struct stream *s)
 /*
  * Counting keys (-e).  Times are those of perf-kvm(1): an exit takes from kvm_exit to the next
  * kvm_entry, an MMIO write or a port access from kvm_mmio or kvm_pio to the next kvm_entry, and an
- * MMIO read from kvm_exit to kvm_mmio.
+ * MMIO read from kvm_exit to kvm_mmio.  Access to an MSR takes from kvm_msr to the next kvm_entry;
+ * CPUID and a hypercall, of which perf-kvm has no tables, so from kvm_cpuid and kvm_hypercall.
  */
 
 /* Opens the exit or access with this id, which begins with s->next: its end is awaited. */
@@ -2002,8 +2011,8 @@ static void key_user_exit(struct thread *t, struct stream *s)
         count_key(t->tally, value_of(&s->next, REASON), s);
 }
 
-/* Puts the address of the MMIO key id in buf, with R if it was read, or W if written. */
-static void name_address(uint64_t id, char *buf, size_t size)
+/* Puts the address, or the MSR, of the key id in buf, with R if it was read, or W if written. */
+static void name_access(uint64_t id, char *buf, size_t size)
 {
     snprintf(buf, size, "0x%" PRIx64 ":%s", id >> 1, (id & 1) != 0 ? "W" : "R");
 }
@@ -2042,6 +2051,33 @@ static void key_pio(struct thread *t, struct stream *s)
     count_key(t->tally, port << 1 | (value_of(&s->next, RW) != 0), s);
 }
 
+/* kvm_msr, which follows the access: what KVM did for that before is not in the time. */
+static void key_msr(struct thread *t, struct stream *s)
+{
+    uint64_t msr = value_of(&s->next, ECX);
+
+    count_key(t->tally, msr << 1 | (value_of(&s->next, WRITE) != 0), s);
+}
+
+/* Puts the number that is the key id in buf. */
+static void name_number(uint64_t id, char *buf, size_t size)
+{
+    snprintf(buf, size, "0x%" PRIx64, id);
+}
+
+static void key_cpuid(struct thread *t, struct stream *s)
+{
+    count_key(t->tally, value_of(&s->next, FUNCTION), s);
+}
+
+/* kvm_hypercall: nr is any number that the guest chose, but KVM has none of more than 32 bits. */
+static void key_hypercall(struct thread *t, struct stream *s)
+{
+    uint64_t number = value_of(&s->next, NR);
+
+    count_key(t->tally, number > UINT32_MAX ? OTHER_KEYS : number, s);
+}
+
 /* kvm_entry: the guest goes on, so what is open ends, untimed if its key is not known. */
 static void end_by_entry(struct thread *t, struct stream *s)
 {
@@ -2068,8 +2104,11 @@ static const struct {
 } tables[NTABLES] = {
     [USUAL] = {"", NULL, NULL},
     [VMEXIT] = {"vmexit", "the reason of the exit, as the kernel calls it", name_reason},
-    [MMIO] = {"mmio", "the guest physical address, and R or W", name_address},
+    [MMIO] = {"mmio", "the guest physical address, and R or W", name_access},
     [IOPORT] = {"ioport", "the port, and in or out", name_port},
+    [MSR] = {"msr", "the model specific register, and R or W", name_access},
+    [CPUID] = {"cpuid", "the leaf that CPUID was asked for", name_number},
+    [HYPERCALL] = {"hypercall", "the number of the hypercall", name_number},
 };
 
 /*
@@ -2086,6 +2125,9 @@ enum event {
     KVM_EMULATE_INSN,
     KVM_MMIO,
     KVM_PIO,
+    KVM_MSR,
+    KVM_CPUID,
+    KVM_HYPERCALL,
     KVM_FPU,
     TASK_NEWTASK,
     NEVENTS
@@ -2100,7 +2142,10 @@ static struct event_type events[NEVENTS] = {
         .uses = {[USUAL] = {HARDWARE_HOSTS, 0, tell_vcpu},
             [VMEXIT] = {HARDWARE_HOSTS, 0, end_by_entry},
             [MMIO] = {HARDWARE_HOSTS, 0, end_by_entry},
-            [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry}}},
+            [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [MSR] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [CPUID] = {HARDWARE_HOSTS, 0, end_by_entry},
+            [HYPERCALL] = {HARDWARE_HOSTS, 0, end_by_entry}}},
     [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
         .uses = {[USUAL] = {SOFTWARE_HOST, SOFTWARE_HOST, count_user_exit},
             [VMEXIT] = {SOFTWARE_HOST, SOFTWARE_HOST, key_user_exit}}},
@@ -2116,6 +2161,10 @@ static struct event_type events[NEVENTS] = {
         .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
             [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
+    [KVM_MSR] = {.name = "kvm/kvm_msr", .uses = {[MSR] = {ALL_HOSTS, ALL_HOSTS, key_msr}}},
+    [KVM_CPUID] = {.name = "kvm/kvm_cpuid", .uses = {[CPUID] = {ALL_HOSTS, ALL_HOSTS, key_cpuid}}},
+    [KVM_HYPERCALL] = {.name = "kvm/kvm_hypercall",
+        .uses = {[HYPERCALL] = {ALL_HOSTS, ALL_HOSTS, key_hypercall}}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_fpu_load}}},
     [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* of every table and host, for keep_birth() */
 };
@@ -7678,11 +7727,10 @@ static _Noreturn void print_version(void)
 static _Noreturn void print_help(void)
 {
     print_usage(stdout);
-    printf("\nA row for each virtual CPU of this host, every interval (1 second, or the\n"
-           "seconds given), count times or for ever.  The counts are the interval's.\n\n"
+    printf("\nPrints a row for each virtual CPU every interval (1 second), count times.\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
            "  -c  add run%% and wait%%: why a vCPU has zeros\n"
-           "  -e  exits by reason, or I/O by address or port, and their times\n"
+           "  -e  exits by reason, or I/O, MSRs, CPUID or hypercalls, and their times\n"
            "  -h  print this, and end; -V: the version\n"
            "  -H  for scripts: no header, one tab between fields\n"
            "  -k  the highest values in this column first; with -e: count or time\n"
@@ -7700,9 +7748,9 @@ static _Noreturn void print_help(void)
         printf("  %-6s  %s\n", counter_columns[i].name, counter_columns[i].meaning);
     puts("\nWith -e, in place of the counters:");
     for (int i = VMEXIT; i < NTABLES; i++)
-        printf("  %-6s  %s\n", tables[i].name, tables[i].meaning);
+        printf("  %-9s  %s\n", tables[i].name, tables[i].meaning);
     for (int i = COLUMN_COUNT; i < NKEYCOLUMNS; i++)
-        printf("  %-6s  %s\n", key_columns[i].name, key_columns[i].meaning);
+        printf("  %-9s  %s\n", key_columns[i].name, key_columns[i].meaning);
     end_printing();
 }
 
@@ -7847,7 +7895,7 @@ static void parse_table(const char *word)
             return;
         }
     }
-    usage_error("-e \"", word, "\": neither vmexit, mmio nor ioport");
+    usage_error("-e \"", word, "\": neither vmexit, mmio, ioport, msr, cpuid nor hypercall");
 }
 
 /* Sets options.rows from the operand of -l. */

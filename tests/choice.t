@@ -33,7 +33,7 @@ done
 is "$? $(cut -d : -f 1-2 "$tmp/err" | head -n 1)" '2 kvmstat: -p "nobody"' "also beside one that some have"
 
 # The names are asked for again where they come late, as on a busy host.
-strace -qq -e trace=none -o /dev/null -e inject=clone,clone3,fork:error=EAGAIN:when=1..6 \
+strace -qq -o /dev/null -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=1..6 \
 	"$kvmstat" -H -p web1 0.05 1 >"$tmp/out" 2>"$tmp/err"
 is "$? $(cut -f 1 "$tmp/out" | uniq | wc -l) $(cat "$tmp/err")" "0 2 " "-p NAME, where names come late"
 

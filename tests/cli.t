@@ -3,9 +3,9 @@
 . "$(dirname "$0")/lib.sh"
 needs strace
 
-usage='usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport] [-k column]
-               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]
-               [interval [count]]'
+usage='usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport|msr|cpuid|hypercall]
+               [-k column] [-l rows] [-p guest[,guest...]] [-r file | -w file]
+               [-T d|u] [interval [count]]'
 hint='kvmstat -h says what each option and column means.'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage, a hint
@@ -69,8 +69,11 @@ fi
 refused -b "not with -r" -r x -b 8
 refused -m "not with -r" -m -r x
 refused -m "not with -e" -m -e vmexit
-refused '"exits"' "neither vmexit, mmio nor ioport" -e exits
-refused '""' "neither vmexit, mmio nor ioport" -e mmio -e ''
+tables="neither vmexit, mmio, ioport, msr, cpuid nor hypercall"
+refused '"exits"' "$tables" -e exits
+refused '"MSR"' "$tables" -e MSR
+refused '"msr:w"' "$tables" -e msr:w
+refused '""' "$tables" -e mmio -e ''
 refused '"cost"' "neither count nor time" -e mmio -k cost
 refused '"exits"' "neither count nor time" -k exits -e mmio
 for word in count time; do
@@ -100,7 +103,7 @@ for option in b c e h H k l m n p r s T w z; do
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each option"
 for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv run% wait% vmexit mmio ioport \
-	count count% time% "min us" "max us" "avg us"; do
+	msr cpuid hypercall count count% time% "min us" "max us" "avg us"; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each column"

@@ -40,7 +40,7 @@ ln -s "$here" tests
 # For the examples that take what trace-cmd recorded: see there for how that is made.
 trace-cmd convert --file-version 7 -i "$here/captures/vmx-6.1-mix2.dat" -o trace.dat >/dev/null 2>&1
 
-start_guest busy -n 0 -l oh -s 1000 -N -name guest=web1,debug-threads=on
+start_guest busy -n 0 -l ohp -s 1000 -N -name guest=web1,debug-threads=on
 busy=$pid
 start_guest stuck -P -v 2 -N -name 'guest=a\"b'
 stuck=$pid
@@ -88,6 +88,7 @@ while read -r command; do
 	*kvm.prom) want="^$" ;;
 	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
 	*'-p web1'*) want="^ *$busy    0 \|" ;;
+	'kvmstat -e msr'*) want="^ *$busy    0 \| 0x6e0:W .* [1-9][0-9]* +100\.00" ;;
 	'kvmstat -e ioport'*) want="^ *$busy    0 \| 0x10:out .* [1-9][0-9]* +100\.00" ;;
 	*'-e vmexit 10 6'*) want="^[0-9.]+	$busy	0	[A-Za-z_]+	[1-9]" ;;
 	'kvmstat -w '*) want="^ *$busy    0 \|" ;;
@@ -119,7 +120,7 @@ $stuck 1" "and nothing else" ;;
 	'kvmstat -n 1') like "$out" "$header name$" "with the header" ;;
 	esac
 done <"$tmp/commands"
-is "$count" 30 "all of the examples were found"
+is "$count" 31 "all of the examples were found"
 
 # The three texts on options and columns say the same.
 for option in b c e h H k l m n p r s T V w z; do
@@ -128,8 +129,8 @@ for option in b c e h H k l m n p r s T V w z; do
 	ok $? "-$option is in the manual and in the usage"
 done
 synopsis=$(mandoc -Tascii "$top/kvmstat.1" | col -bx | sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' |
-	sed '1d;/^$/q' | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
-is "usage: $synopsis" "$("$kvmstat" -h | head -n 3 | xargs)" "synopsis and usage are the same"
+	sed '1d; $d' | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
+is "usage: $synopsis" "$("$kvmstat" -h | sed '/^$/,$d' | xargs)" "synopsis and usage are the same"
 "$kvmstat" -h | sed -n '/^  pid/,/^  wait%/ { s/^  //; s/  */ /; p }' >"$tmp/help"
 mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^OUTPUT/,/^KEYS/p' |
 	sed -n '/^ *field/,/^ *13/p' | sed 1d |

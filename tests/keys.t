@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# -e: what exits, MMIO and port I/O were for, and what they cost.
+# -e: what exits, MMIO, port I/O and the like were for, and what they cost.
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
@@ -42,6 +42,13 @@ while (<>) {
 	} elsif ($event eq 'kvm_pio' && $table eq 'ioport') {
 		my ($kind, $port) = $rest =~ /^pio_(\w+) at (0x[0-9a-f]+)/ or die;
 		$key = "$port:" . ($kind eq 'read' ? 'in' : 'out');
+	} elsif ($event eq 'kvm_msr' && $table eq 'msr') {
+		my ($kind, $msr) = $rest =~ /^msr_(\w+) ([0-9a-f]+) = / or die;
+		$key = "0x$msr:" . ($kind eq 'read' ? 'R' : 'W');
+	} elsif ($event eq 'kvm_cpuid' && $table eq 'cpuid') {
+		$key = $rest =~ /^func ([0-9a-f]+) / ? "0x$1" : die;
+	} elsif ($event eq 'kvm_hypercall' && $table eq 'hypercall') {
+		$key = $rest =~ /^nr (0x[0-9a-f]+) / ? $1 : die;
 	} elsif ($event eq 'kvm_entry') {
 		ended($tid, $time) if defined $since{$tid} && defined $open{$tid};
 		$since{$tid} = undef;
@@ -69,10 +76,11 @@ keys() {
 		$3 != "-" { print tid[$1, $2], $3, $4, $7, $8, $9 }' "$captures/kvm-counts.tsv" \
 		<("$kvmstat" -H -e "$2" -r "$1" 2>/dev/null) | sort
 }
+tables=(vmexit mmio ioport msr cpuid hypercall)
 lines=0
 for file in "$captures"/{arm64,svm,vmx}*.dat; do
-	for table in vmexit mmio ioport; do
-		[[ ${file##*/} != arm64* || $table != ioport ]] || continue
+	for table in "${tables[@]}"; do
+		[[ ${file##*/} != arm64* || $table = vmexit || $table = mmio ]] || continue
 		trace-cmd report -N -q -t -i "$file" 2>/dev/null | perl "$tmp/count.pl" $table | sort >"$tmp/want"
 		keys "$file" $table >"$tmp/got"
 		what="counts and times are those of the events that trace-cmd shows"
@@ -108,16 +116,19 @@ is "$("$kvmstat" -H -e vmexit -k time -r "$captures/vmx-6.1-mix2irq.dat" | head 
 	"HLT 14 33.24 PREEMPTION_TIMER 47 26.13" "-k time: the most costly first"
 is "$("$kvmstat" -H -e vmexit -k count -r "$captures/vmx-6.1-mix2irq.dat" | head -n 1 | cut -f3,4 | xargs)" \
 	"EPT_MISCONFIG 150" "-k count: the most frequent first"
-"$kvmstat" -H -e ioport -r "$captures/arm64-6.1-mix2.dat" >"$tmp/out" 2>"$tmp/err"
-is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $captures/arm64-6.1-mix2.dat: has no kvm/kvm_pio (record with \
-kvmstat -w -e ioport, or trace-cmd record -e kvm)" "what a recording has no events for is said"
+for table in ioport msr cpuid hypercall; do
+	event=kvm_$table
+	"$kvmstat" -H -e $table -r "$captures/arm64-6.1-mix2.dat" >"$tmp/out" 2>"$tmp/err"
+	is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $captures/arm64-6.1-mix2.dat: has no kvm/${event/ioport/pio} \
+(record with kvmstat -w -e $table, or trace-cmd record -e kvm)" "what a recording has no events for is said"
+done
 
 # A host of its own.
 start_guest idle -P -v 2
 idle=$pid
-start_guest known -d -w -v 2 -n 300 -l oiimrw -N -name guest=web
+start_guest known -d -w -v 2 -n 300 -l oiimrwgpc -N -name guest=web
 known=$pid known_in=$hold
-for table in vmexit mmio ioport; do
+for table in "${tables[@]}"; do
 	start "$table" "$kvmstat" -H -n -e $table -w "$tmp/$table.dat" 0.1
 	eval "$table=\$pid"
 	until_true 10 tracing "$pid"
@@ -127,12 +138,14 @@ for table in vmexit mmio ioport; do
 		vmexit) want='kvm_emulate_insn kvm_fpu kvm_inj_virq kvm_userspace_exit' ;;
 		mmio) want=kvm_mmio ;;
 		ioport) want=kvm_pio ;;
+		*) want=kvm_$table ;;
 		esac
 	else
 		case $table in
 		vmexit) want='kvm_entry kvm_exit' ;;
 		mmio) want='kvm_entry kvm_exit kvm_mmio' ;;
 		ioport) want='kvm_entry kvm_pio' ;;
+		*) want=$(printf '%s\n' kvm_entry "kvm_$table" | sort | xargs) ;;
 		esac
 	fi
 	is "$enabled" "$want" "-e $table enables what it needs, and no other event"
@@ -140,7 +153,7 @@ done
 echo >&"$known_in"
 until_true 20 test -s "$tmp/known.out"
 sleep 0.4
-for table in vmexit mmio ioport; do
+for table in "${tables[@]}"; do
 	end "${!table}"
 	is "$status$(cat "$tmp/$table.err")" 143 "-e $table: it went on to the end"
 	same_rows 1 4 "$("$kvmstat" -H -n -e $table -r "$tmp/$table.dat" 0.1 | head -n "$(wc -l <"$tmp/$table.out")")" \
@@ -160,10 +173,12 @@ is "$(known ioport)" "$(printf '%s 0x10:in 600\n%s 0x10:out 300\n%s 0x30:out 1\n
 is "$(known mmio)" "$(printf '%s 0xd0000:R 300\n%s 0xd0000:W 300\n%s 0xd0fff:W 300\n%s 0xd1000:W 300\n' \
 	0 0 0 0 1 1 1 1)" \
 	"-e mmio: addresses, reads and writes"
+is "$(known msr)" "$(printf '%s 0x1b:R 300\n%s 0x6e0:W 300\n' 0 0 1 1)" "-e msr: registers, reads and writes"
+is "$(known cpuid)" "$(printf '%s 0x7 300\n' 0 1)" "-e cpuid: leaves"
 if software_backend; then
 	is "$(known vmexit)" "$(printf '%s KVM_EXIT_IO 901\n%s KVM_EXIT_MMIO 900\n' 0 0 1 1)" \
 		"-e vmexit: KVM_EXIT reasons, and how often"
-	is "$(cut -f7 "$tmp/ioport.out" "$tmp/mmio.out" | sort -u | xargs)" "- 0.00" \
+	is "$(cut -f7 "$tmp"/{mmio,ioport,msr,cpuid,hypercall}.out | sort -u | xargs)" "- 0.00" \
 		"times that nothing tells are not made up"
 	# Asleep 5 ms in user space at each HLT: that is what it costs, and never less.
 	end "$known"

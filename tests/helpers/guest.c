@@ -64,21 +64,29 @@ static size_t assemble(uint8_t *p)
     top = p;
     for (const char *l = letters; *l != '\0'; l++) {
         static const struct {
-            char letter;     /* as in -l */
-            uint8_t size;    /* of the code */
-            uint8_t code[8]; /* the instruction */
+            char letter;      /* as in -l */
+            uint8_t size;     /* of the code */
+            uint8_t code[16]; /* the instruction */
         } code[] = {
-            {'o', 2, {0xe6, PORT_PLAIN}},                   /* out */
-            {'i', 2, {0xe4, PORT_PLAIN}},                   /* in */
-            {'q', 2, {0xe6, PORT_INTERRUPT}},               /* out */
-            {'m', 3, {0xa2, 0x00, 0x00}},                   /* mov [0], al */
-            {'r', 3, {0xa0, 0x00, 0x00}},                   /* mov al, [0] */
-            {'w', 3, {0xa3, 0xff, 0x0f}},                   /* mov [0xfff], ax: two pages */
-            {'h', 1, {0xf4}},                               /* hlt */
-            {'n', 1, {0x90}},                               /* nop */
-            {'c', 6, {0x66, 0x51, 0x0f, 0xa2, 0x66, 0x59}}, /* push ecx; cpuid; pop ecx */
-            {'s', 2, {0xeb, 0xfe}},                         /* jmp to itself, for ever */
-            {'x', 3, {0xfa, 0xeb, 0xfe}},                   /* the same, interrupts off */
+            {'o', 2, {0xe6, PORT_PLAIN}},     /* out */
+            {'i', 2, {0xe4, PORT_PLAIN}},     /* in */
+            {'q', 2, {0xe6, PORT_INTERRUPT}}, /* out */
+            {'m', 3, {0xa2, 0x00, 0x00}},     /* mov [0], al */
+            {'r', 3, {0xa0, 0x00, 0x00}},     /* mov al, [0] */
+            {'w', 3, {0xa3, 0xff, 0x0f}},     /* mov [0xfff], ax: two pages */
+            {'h', 1, {0xf4}},                 /* hlt */
+            {'n', 1, {0x90}},                 /* nop */
+            {'s', 2, {0xeb, 0xfe}},           /* jmp to itself, for ever */
+            {'x', 3, {0xfa, 0xeb, 0xfe}},     /* the same, interrupts off */
+            /* EDI keeps ECX, for all vCPUs have the same stack. */
+            /* mov edi, ecx; mov eax, 7; cpuid; mov ecx, edi */
+            {'c', 14, {0x66, 0x89, 0xcf, 0x66, 0xb8, 7, 0, 0, 0, 0x0f, 0xa2, 0x66, 0x89, 0xf9}},
+            /* mov edi, ecx; mov ecx, 0x1b; rdmsr; mov ecx, edi */
+            {'g', 14, {0x66, 0x89, 0xcf, 0x66, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32, 0x66, 0x89, 0xf9}},
+            /* mov edi, ecx; mov ecx, 0x6e0; wrmsr; mov ecx, edi */
+            {'p', 14, {0x66, 0x89, 0xcf, 0x66, 0xb9, 0xe0, 6, 0, 0, 0x0f, 0x30, 0x66, 0x89, 0xf9}},
+            /* mov eax, 11; vmmcall */
+            {'v', 9, {0x66, 0xb8, 11, 0, 0, 0, 0x0f, 0x01, 0xd9}},
         };
         size_t i = 0;
         while (code[i].letter != *l) {
@@ -203,8 +211,8 @@ static void usage(void)
 {
     fputs("usage: guest [-1IMPTdw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
           "  -l  the loop: o out, i in, m MMIO write, r MMIO read, w MMIO write across\n"
-          "      a page, h hlt, c cpuid, q take an interrupt, n nop, s spin, x spin\n"
-          "      with interrupts off\n"
+          "      a page, h hlt, c cpuid, g MSR read, p MSR write, v hypercall (AMD's),\n"
+          "      q take an interrupt, n nop, s spin, x spin with interrupts off\n"
           "  -n  times through it (0: for ever)      -s  sleep at each HLT\n"
           "  -1  one thread runs all vCPUs           -M  change CPU at each HLT\n"
           "  -P  never run them                      -I  KVM's interrupt controller\n"

@@ -140,6 +140,55 @@ static void test_device_times(void)
     is_key(0x3f8 << 1 | 1, (uint64_t[]){1, 1, 17, 17, 17}, "port I/O from kvm_pio to the entry");
 }
 
+/* Tests the name of a key of the table that is reported. */
+static void is_name(uint64_t id, const char *wanted)
+{
+    char name[48];
+
+    key_name(id, name, sizeof(name));
+    is_text(name, wanted, "the name of a key");
+}
+
+/* MSRs, leaves of CPUID and hypercalls last from their own event to the entry. */
+static void test_number_keys(void)
+{
+    struct sent entry = {KVM_ENTRY, TID, {[VCPU_ID] = 0}};
+    struct sent read = {KVM_MSR, TID, {[ECX] = 0xc0000080, [WRITE] = 0}};
+    struct sent write = {KVM_MSR, TID, {[ECX] = 0xc0000080, [WRITE] = 1}};
+    struct sent leaf = {KVM_CPUID, TID, {[FUNCTION] = 0x80000008}};
+    struct sent call = {KVM_HYPERCALL, TID, {[NR] = UINT32_MAX}};
+
+    make_table(MSR);
+    put(0, 100, &read);
+    put(0, 107, &write);
+    put(1, 120, &entry);
+    put(1, 130, &read);
+    put(0, 134, &entry);
+    read_until(UINT64_MAX);
+    is_key(0xc0000080ull << 1, (uint64_t[]){2, 1, 4, 4, 4},
+        "two MSRs in one exit both count, and the first one has no end");
+    is_key(0xc0000080ull << 1 | 1, (uint64_t[]){1, 1, 13, 13, 13}, "reads and writes are apart");
+    is_name(0xc0000080ull << 1, "0xc0000080:R");
+    is_name(0xc0000080ull << 1 | 1, "0xc0000080:W");
+    make_table(CPUID);
+    put(0, 100, &leaf);
+    put(2, 109, &entry);
+    read_until(UINT64_MAX);
+    is_key(0x80000008, (uint64_t[]){1, 1, 9, 9, 9}, "a leaf of CPUID");
+    is_name(0x80000008, "0x80000008");
+    make_table(HYPERCALL);
+    for (uint64_t time = 100; time <= 400; time += 100) {
+        put(0, time, &call);
+        put(1, time + 3, &entry);
+        call.values[NR] = time == 100 ? UINT64_C(1) << 32 : UINT64_MAX - time / 200;
+    }
+    read_until(UINT64_MAX);
+    is_key(UINT32_MAX, (uint64_t[]){1, 1, 3, 3, 3}, "a hypercall, of 32 bits at most");
+    is_key(OTHER_KEYS, (uint64_t[]){3, 3, 9, 3, 3}, "those that KVM cannot have are together");
+    is_name(UINT32_MAX, "0xffffffff");
+    is_name(OTHER_KEYS, "other");
+}
+
 /* More keys than are kept apart. */
 static void test_many_keys(void)
 {
@@ -180,5 +229,6 @@ static const struct test keys_tests[] = {
     {"exit_times", test_exit_times},
     {"user_exit_times", test_user_exit_times},
     {"device_times", test_device_times},
+    {"number_keys", test_number_keys},
     {"many_keys", test_many_keys},
 };
