@@ -149,17 +149,18 @@ struct key {
 /* The counts of a vCPU, or of a thread whose vCPU is not known yet. */
 struct tally {
     uint64_t counts[NCOUNTERS]; /* since the last report */
-    uint64_t shares[NSHARES];   /* -c: of the time, in hundredths of a per cent */
-    bool shareless;             /* -c: these are not known */
     struct key *keys;           /* -e: those of the interval, in order of id */
     size_t nkeys;               /* number of keys */
     uint64_t open;              /* id of the key whose end is awaited, unless since is 0 */
     uint64_t since;             /* stamp of that key's begin; 0: no end is awaited */
+    uint64_t shares[NSHARES];   /* -c: of the time, in hundredths of a per cent */
+    bool shareless;             /* -c: these are not known */
 };
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
+    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
     bool present;               /* its guest has it now; -r: had it in the interval */
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
@@ -169,7 +170,6 @@ struct vcpu {
     uint64_t last;              /* the same of the last interval; -r: UINT64_MAX: not recorded */
     struct tally tally;         /* its counts since the last report */
     uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
-    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
     uint64_t read_at;           /* -c: when that thread's times were read last; 0: not yet */
     uint64_t times[NSHARES];    /* -c: these times then, in nanoseconds */
     uint64_t shares[NSHARES];   /* -c: what they told, as in a tally ... */
@@ -1734,12 +1734,8 @@ static void note_thread(struct vcpu *v, int tid)
 /* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->tid < 0)
+    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid))
         return;
-    if (t->known == TOLD && t->vcpu->id == id) {
-        note_thread(t->vcpu, t->tid);
-        return;
-    }
     if (t->vcpu != NULL && t->vcpu->tid == t->tid)
         note_thread(t->vcpu, 0);
     t->vcpu = vcpu_of(t->guest, id);
