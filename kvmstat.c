@@ -1822,15 +1822,15 @@ static void count_mmio(struct thread *t, struct stream *s)
 
 /*
  * Counts, as an interval ends at end, the exits that no kvm_mmio follows any more.  A fault within
- * the last DOUBT waits for the next report, so that no exit counts twice; with UINT64_MAX, none
- * waits.
+ * the last DOUBT waits for the next report, so that no exit counts twice, unless its process had
+ * ended by then; with UINT64_MAX, none waits.
  */
 static void settle_exits(uint64_t end)
 {
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL || t->last_exit != FAULT ||
-            (t->guest->gone == 0 && end < t->exit_time + DOUBT))
+            ((t->guest->gone == 0 || t->guest->gone > end) && end < t->exit_time + DOUBT))
             continue;
         settle_exit(t);
         t->active = true; /* so that find_vcpus() gives the count to a vCPU */
@@ -4408,17 +4408,16 @@ static long vcpu_by_name(int tid)
 static long vcpu_by_call(const struct thread *t)
 {
     enum { KVM_RUN = 0xae80 }; /* linux/kvm.h: type and number, the low 16 bits of a request */
-    char path[64], text[256];
-    unsigned long request;
-    unsigned fd;
-    long call;
+    char path[64], text[256], *s;
 
     snprintf(path, sizeof(path), "%d/syscall", t->tid);
     if (read_host_file(view.proc, path, text, sizeof(text)) <= 0 ||
-        sscanf(text, "%ld 0x%x 0x%lx", &call, &fd, &request) != 3 || call != SYS_ioctl ||
-        (request & 0xffff) != KVM_RUN)
+        strtol(text, &s, 10) != SYS_ioctl)
+        return -1; /* also if the text is "running" */
+    unsigned long fd = strtoul(s, &s, 16), request = strtoul(s, &s, 16);
+    if ((request & 0xffff) != KVM_RUN)
         return -1;
-    snprintf(path, sizeof(path), "%d/fd/%u", t->tid, fd);
+    snprintf(path, sizeof(path), "%d/fd/%lu", t->tid, fd);
     return vcpu_of_link(kvm_descriptor(view.proc, path));
 }
 
@@ -4489,7 +4488,7 @@ static struct vcpu *find_host_vcpu(struct thread *t)
         return before;
     if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
         id = -1;
-    if (id < 0)
+    if (id < 0 && !view.cut) /* or the guest may have others that were not seen yet */
         id = only_vcpu(t->guest);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
@@ -7753,7 +7752,8 @@ static bool is_over(void)
     drain_buffers(now(CLOCK_MONOTONIC));
     reading.drained = end;
     for (size_t i = 0; i < world.space; i++) {
-        if (world.threads[i] != NULL && world.threads[i]->active)
+        const struct thread *t = world.threads[i];
+        if (t != NULL && (t->active || t->last_exit == FAULT))
             return false;
     }
     return true;
