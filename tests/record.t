@@ -360,6 +360,9 @@ edit software.dat 's/name: kvm_(exit|inj_virq)\n/"name: xxx_$1\n"/ge'
 says "has no kvm/kvm_inj_virq (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/software.dat"
 perl -0777 -pe 's/name: kvm_mmio\n/name: xvm_mmio\n/' "$captures/arm64-6.1-mix2.dat" >"$tmp/arm64.dat"
 says "has no kvm/kvm_mmio (record with kvmstat -w, or trace-cmd record -e kvm)" "$tmp/arm64.dat"
+perl -0777 -pe 's/(name: kvm_(?:exit|entry)\nID: )(\d+)/$1 . "9" x length $2/ge' "$captures/arm64-6.1-mix2.dat" >"$tmp/idle.dat"
+is "$("$kvmstat" -H -r "$tmp/idle.dat" 2>&1 | cut -f1-3)" $'268\t0\t0\n268\t1\t0' \
+	"of an arm64 host without an exit: zeros"
 perl -0777 -pe 's/ scause;/ xcause;/' "$captures/riscv64-6.12-mix2.dat" >"$tmp/unknown.dat"
 says "the reasons of its architecture are not known (leave -e vmexit out)" "$tmp/unknown.dat" -e vmexit
 is "$("$kvmstat" -H -r "$tmp/unknown.dat" | cut -f1-4)" $'144\t0\t182\t0\n144\t1\t183\t0' \

@@ -151,6 +151,27 @@ static void test_riscv64_mmio(void)
         "RISC-V: a fault is MMIO if it goes to user space as such, once, and without an error");
 }
 
+/* The last fault of a guest that has ended: its kvm_mmio may be in a buffer yet. */
+static void test_last_fault(void)
+{
+    struct sent fault = vmx_exit(TID, 0, 48), mmio = {KVM_MMIO, TID, {[TYPE] = MMIO_WRITE}};
+
+    make_host(HARDWARE, 1);
+    add_thread(TID, TID, UNKNOWN_VCPU);
+    put(0, 10, &fault);
+    put(0, 30, &mmio);
+    read_until(20);
+    known_guest(TID)->gone = 40;
+    settle_exits(20);
+    read_until(UINT64_MAX);
+    ok(counts_of(TID, 0)[MMIOX] == 1 && counts_of(TID, 0)[EPTV] == 0,
+        "a guest that has ended: what it did in the end is counted before its fault is settled");
+    put(0, 35, &fault);
+    read_until(UINT64_MAX);
+    settle_exits(50);
+    ok(counts_of(TID, 0)[EPTV] == 1, "and then without waiting");
+}
+
 static void test_user_reasons(void)
 {
     static const struct reason user[] = {{2, IOX}, {5, HALTX}, {6, MMIOX}, {7, IRQWX}};
@@ -177,6 +198,7 @@ static const struct test reasons_tests[] = {
     {"arm64_reasons", test_arm64_reasons},
     {"riscv64_reasons", test_riscv64_reasons},
     {"riscv64_mmio", test_riscv64_mmio},
+    {"last_fault", test_last_fault},
     {"user_reasons", test_user_reasons},
     {"other_reasons", test_other_reasons},
 };

@@ -227,6 +227,14 @@ static void test_find_vcpu(void)
     count_one(&e);
     find_vcpus(true);
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    view.cut = true;
+    count_one(&e);
+    find_vcpus(true);
+    view.cut = false;
+    ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
+        "after a look that was cut, the only vCPU that is known may not be the only one");
     for (int later = 0; later < 2; later++) {
         make_host(SOFTWARE, 1);
         set_present(add_vcpu(TID, 3), true);
@@ -271,8 +279,9 @@ static void test_timer_map(void)
         count_one(&made);
     count_one(&halt);
     count_one(&load);
+    ok(counts_of(TID, 1)[HALTX] == 1, "what a thread did before its vCPU was told is that one's");
     count_one(&halt);
-    ok(counts_of(TID, 1)[HALTX] == 2, "what a thread did before its vCPU was told is that one's");
+    ok(counts_of(TID, 1)[HALTX] == 2, "and what it does then");
     made.values[VCPU_ID] = 0;
     count_one(&made);
     count_one(&halt_of_maker);
