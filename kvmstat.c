@@ -60,8 +60,8 @@
  *
  * An architecture: its field, a table of reasons, and a case in exit_counter().  If print fmt has
  * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
- * exit_key() and check_reasons(), too.  If events[] must tell it from an OTHER_HOST: enum
- * host_kind with HARDWARE_HOSTS, choose_events(), and the masks in events[].
+ * exit_key() and check_reasons(), too, and names as riscv64_causes[].  If events[] must tell it
+ * from an OTHER_HOST: enum host_kind with HARDWARE_HOSTS, choose_events(), and events[]' masks.
  */
 
 #define _GNU_SOURCE
