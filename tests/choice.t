@@ -7,9 +7,9 @@ needs strace
 
 # Two guests of one name, one of which does more, one that does nothing, and one of another name
 # that a terminal must not get.
-start_guest some -d -w -v 2 -l oh -n 100 -N -name guest=web1,debug-threads=on
+start_guest some -d -w -T -v 2 -l oh -n 100 -s 5000 -N -name guest=web1,debug-threads=on
 some=$pid some_in=$hold
-start_guest more -d -w -v 1 -l oh -n 700 -N -name guest=web1
+start_guest more -d -w -T -v 1 -l oh -n 700 -s 1000 -N -name guest=web1
 more=$pid more_in=$hold
 start_guest none -P -v 3 -N -name guest=db
 none=$pid
@@ -38,9 +38,9 @@ strace -qq -o /dev/null -e trace=clone,clone3,fork -e inject=clone,clone3,fork:e
 is "$? $(cut -f 1 "$tmp/out" | uniq | wc -l) $(cat "$tmp/err")" "0 2 " "-p NAME, where names come late"
 
 # What they do, in an interval: 200 and 700 times through the loop.
-start_kvmstat rows -HT u -w "$tmp/all.dat" 3 1
+start_kvmstat rows -HT u -w "$tmp/all.dat" 4 1
 kvm=$pid
-start_kvmstat named -H -p web1 3 1
+start_kvmstat named -H -p web1 4 1
 named=$pid
 echo >&"$some_in"
 echo >&"$more_in"
