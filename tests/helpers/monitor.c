@@ -68,6 +68,8 @@ static void add_vcpu(struct machine *m)
     struct vcpu *v = &m->vcpus[m->nvcpus];
 
     v->id = m->nvcpus++;
+    v->halts = 0;
+    v->done = false;
     v->fd = make_vcpu(kvm, m->fd, v->id, &v->run);
     if (has('v'))
         v->fd = moved(v->fd, MOVED_VCPU);
