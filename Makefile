@@ -34,6 +34,11 @@ check: all tests/guest tests/monitor tests/attack
 check-amd: all tests/guest
 	KVMSTAT=./kvmstat prove -v tests/amd.t
 
+# That, also under Debian's newest kernel, an arm64 and a riscv64 host, emulated
+check-hosts: all tests/guest
+	KVMSTAT=./kvmstat prove -v tests/amd.t tests/arm.t tests/riscv.t
+	AMD_SUITE=experimental KVMSTAT=./kvmstat prove -v tests/amd.t
+
 # An hour of what check does for a minute
 load: all tests/guest
 	LOAD_SECONDS=3600 KVMSTAT=./kvmstat prove -v tests/load.t
@@ -69,7 +74,8 @@ lint:
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
 	shellcheck tests/check tests/demo tests/fresh-root tests/bench/table tests/bench/metrics tests/bench/amd \
-		tests/bench/amd-init tests/fuzz/run tests/helpers/amd-init tests/helpers/amd-machine .ci/run
+		tests/bench/amd-init tests/fuzz/run tests/helpers/amd-init tests/helpers/amd-machine \
+		tests/helpers/packages tests/helpers/risc-init tests/helpers/risc-machine .ci/run
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -84,4 +90,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit/unit tests/build
 
-.PHONY: tests/unit/unit all check check-amd load bench bench-amd fuzz demo lint install uninstall clean
+.PHONY: tests/unit/unit all check check-amd check-hosts load bench bench-amd fuzz demo lint install uninstall clean

@@ -48,8 +48,8 @@
  *
  * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
  * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
- * by such events, or found by find_vcpus().  has_row() says whether it has a row, save_guest()
- * writes its GUEST option, and describe_instance() its metrics.
+ * by such events (on arm64, to note_load()), or found by find_vcpus().  has_row() says whether it
+ * has a row, save_guest() writes its GUEST option, and describe_instance() its metrics.
  *
  * To add a column: enum counter, counter_columns[], all_metrics[] (with a number above all there),
  * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].  One
@@ -62,8 +62,8 @@
  *
  * An architecture: its field, a table of reasons, and a case in exit_counter().  If print fmt has
  * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
- * exit_key() and check_reasons(), too.  If events[] must tell it from an OTHER_HOST: enum
- * host_kind with HARDWARE_HOSTS, choose_events(), and the masks in events[].
+ * exit_key() and check_reasons(), too, and names as riscv64_causes[].  If events[] must tell it
+ * from an OTHER_HOST: enum host_kind with HARDWARE_HOSTS, choose_events(), and events[]' masks.
  */
 
 #define _GNU_SOURCE
@@ -149,17 +149,18 @@ struct key {
 /* The counts of a vCPU, or of a thread whose vCPU is not known yet. */
 struct tally {
     uint64_t counts[NCOUNTERS]; /* since the last report */
-    uint64_t shares[NSHARES];   /* -c: of the time, in hundredths of a per cent */
-    bool shareless;             /* -c: these are not known */
     struct key *keys;           /* -e: those of the interval, in order of id */
     size_t nkeys;               /* number of keys */
     uint64_t open;              /* id of the key whose end is awaited, unless since is 0 */
     uint64_t since;             /* stamp of that key's begin; 0: no end is awaited */
+    uint64_t shares[NSHARES];   /* -c: of the time, in hundredths of a per cent */
+    bool shareless;             /* -c: these are not known */
 };
 
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
+    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
     bool present;               /* its guest has it now; -r: had it in the interval */
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
@@ -169,7 +170,6 @@ struct vcpu {
     uint64_t last;              /* the same of the last interval; -r: UINT64_MAX: not recorded */
     struct tally tally;         /* its counts since the last report */
     uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
-    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
     uint64_t read_at;           /* -c: when that thread's times were read last; 0: not yet */
     uint64_t times[NSHARES];    /* -c: these times then, in nanoseconds */
     uint64_t shares[NSHARES];   /* -c: what they told, as in a tally ... */
@@ -232,6 +232,8 @@ struct thread {
     long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
     bool is_new;          /* no search for its vCPU has been made yet */
     bool active;          /* since the last report, it had an event or an exit was settled */
+    bool ran;    /* it had an event as one that runs a vCPU, not only as one that makes it */
+    long loaded; /* arm64: the vCPU that it loaded last, or made; plus 1, for 0 is none */
     enum last_exit last_exit;   /* how its last exit is counted */
     bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
     uint64_t exit_time;         /* stamp of its last kvm_exit */
@@ -255,6 +257,7 @@ enum field_name {
     RET,
     ESR_EC,
     SCAUSE,
+    STVAL,
     REASON,
     ERRNO,
     PID,
@@ -332,15 +335,18 @@ enum host_kind {
     SOFTWARE_HOST = 1, /* only the software backend, kvm_pvm: kvm_userspace_exit, and no kvm_exit */
     X86_HOST = 2,      /* Intel's and AMD's kvm_exit */
     ARM64_HOST = 4,    /* arm64's kvm_exit */
-    OTHER_HOST = 8,    /* another kvm_exit */
-    HARDWARE_HOSTS = X86_HOST | ARM64_HOST | OTHER_HOST,
+    RISCV64_HOST = 8,  /* RISC-V's kvm_exit */
+    OTHER_HOST = 16,   /* another kvm_exit */
+    USER_HOSTS = SOFTWARE_HOST | RISCV64_HOST, /* kvm_userspace_exit tells what others do not */
+    HARDWARE_HOSTS = X86_HOST | ARM64_HOST | RISCV64_HOST | OTHER_HOST,
     ALL_HOSTS = SOFTWARE_HOST | HARDWARE_HOSTS
 };
 
 /* How a table uses a trace event.  Hosts are enum host_kind. */
 struct use {
     unsigned hosts;  /* those where the table uses the event, if they have it */
-    unsigned needed; /* those where the table is refused if they do not have it */
+    unsigned needed; /* those where the table is refused if they do not have it, or if they are not
+                        among hosts: then they have it, but never fire it */
     void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
 };
 
@@ -429,6 +435,7 @@ static struct {
 
 /* What is read, of the instance or of a recording.  Times are those of the trace clock. */
 static struct {
+    enum host_kind host;     /* the kind of host that the events are of */
     struct page_layout page; /* layout of the sub-buffers */
     size_t chunk;            /* bytes of a stream that are read at a time */
     struct stream *streams;  /* the per-CPU buffers; -r: those that have sub-buffers */
@@ -1061,6 +1068,7 @@ static const char *const field_names[NFIELDS] = {
     [RET] = "ret",
     [ESR_EC] = "esr_ec",
     [SCAUSE] = "scause",
+    [STVAL] = "stval",
     [REASON] = "reason",
     [ERRNO] = "errno",
     [PID] = "pid",
@@ -1734,12 +1742,8 @@ static void note_thread(struct vcpu *v, int tid)
 /* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->tid < 0)
+    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid))
         return;
-    if (t->known == TOLD && t->vcpu->id == id) {
-        note_thread(t->vcpu, t->tid);
-        return;
-    }
     if (t->vcpu != NULL && t->vcpu->tid == t->tid)
         note_thread(t->vcpu, 0);
     t->vcpu = vcpu_of(t->guest, id);
@@ -1751,6 +1755,17 @@ static void note_vcpu(struct thread *t, long id)
     }
     t->known = TOLD;
     t->tally = &t->vcpu->tally;
+}
+
+/*
+ * Notes that t loaded or put the vCPU with number id, or made it: that is known when t runs it.
+ * What t did before it was told of any is that one's, which it puts.
+ */
+static void note_load(struct thread *t, long id)
+{
+    t->loaded = id + 1;
+    if (t->ran && t->known != TOLD)
+        note_vcpu(t, id);
 }
 
 /* Settles t's last exit, as no kvm_mmio follows it any more: a FAULT counts in eptv. */
@@ -1800,6 +1815,10 @@ static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, 
 static const struct reason arm64_reasons[] = {
     {0x01, HALTX}, {0x20, EPTV}, {0x24, EPTV}, {0, NCOUNTERS}};
 
+/* RISC-V: scause of an exception.  Privileged specification, scause: guest-page faults. */
+static const struct reason riscv64_reasons[] = {
+    {0x14, EPTV}, {0x15, EPTV}, {0x17, EPTV}, {0, NCOUNTERS}};
+
 /* kvm_userspace_exit: reason, as in linux/kvm.h, which musl-gcc does not find. */
 enum { KVM_EXIT_IO = 2, KVM_EXIT_HLT = 5, KVM_EXIT_MMIO = 6, KVM_EXIT_IRQ_WINDOW_OPEN = 7 };
 static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, HALTX},
@@ -1811,8 +1830,13 @@ static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, 
 #define ARM64_TRAP 2         /* low byte of ret: a trap, which esr_ec tells */
 
 #define ARM64_SERROR 0x80000000u /* in ret: an SError is pending as well */
-#define MMIO_READ 1              /* type of kvm_mmio: KVM_TRACE_MMIO_READ of trace/events/kvm.h */
-#define MMIO_WRITE 2             /* type of kvm_mmio; 0: a read that user space has yet to answer */
+
+#define RISCV64_INTERRUPT (UINT64_C(1) << 63) /* in scause: an interrupt */
+#define RISCV64_VIRTUAL_INSTRUCTION 0x16      /* scause: the hypervisor has to execute one ... */
+#define RISCV64_WFI 0x10500073                /* ... which stval has: this is WFI */
+
+#define MMIO_READ 1  /* type of kvm_mmio: KVM_TRACE_MMIO_READ of trace/events/kvm.h */
+#define MMIO_WRITE 2 /* type of kvm_mmio; 0: a read that user space has yet to answer */
 
 #define DOUBT NSEC /* the longest time from an exit to its kvm_mmio, in nanoseconds */
 
@@ -1834,6 +1858,13 @@ static enum counter exit_counter(const struct record *r)
         return exception == ARM64_IRQ    ? IRQX
                : exception == ARM64_TRAP ? counter_of(arm64_reasons, value_of(r, ESR_EC))
                                          : NCOUNTERS;
+    }
+    if (has_field(r, SCAUSE)) {
+        reason = value_of(r, SCAUSE);
+        return (reason & RISCV64_INTERRUPT) != 0 ? IRQX
+               : reason == RISCV64_VIRTUAL_INSTRUCTION && value_of(r, STVAL) == RISCV64_WFI
+                   ? HALTX
+                   : counter_of(riscv64_reasons, reason);
     }
     if (!has_field(r, ISA))
         return NCOUNTERS; /* the reasons of this architecture are not known */
@@ -1879,15 +1910,15 @@ static void count_mmio(struct thread *t, struct stream *s)
 
 /*
  * Counts, as an interval ends at end, the exits that no kvm_mmio follows any more.  A fault within
- * the last DOUBT waits for the next report, so that no exit counts twice; with UINT64_MAX, none
- * waits.
+ * the last DOUBT waits for the next report, so that no exit counts twice, unless its process had
+ * ended by then; with UINT64_MAX, none waits.
  */
 static void settle_exits(uint64_t end)
 {
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL || t->last_exit != FAULT ||
-            (t->guest->gone == 0 && end < t->exit_time + DOUBT))
+            ((t->guest->gone == 0 || t->guest->gone > end) && end < t->exit_time + DOUBT))
             continue;
         settle_exit(t);
         t->active = true; /* so that find_vcpus() gives the count to a vCPU */
@@ -1911,10 +1942,20 @@ static bool is_user_exit(struct thread *t, const struct record *r)
     return !again;
 }
 
+/*
+ * kvm_userspace_exit: on software hosts, an exit.  On RISC-V, which has no kvm_mmio, it tells that
+ * t's last exit was for MMIO that user space answers.
+ */
 static void count_user_exit(struct thread *t, struct stream *s)
 {
-    if (is_user_exit(t, &s->next))
-        add_exit(t, counter_of(user_reasons, value_of(&s->next, REASON)));
+    const struct record *r = &s->next;
+
+    if (reading.host == RISCV64_HOST) {
+        if (value_of(r, REASON) == KVM_EXIT_MMIO && value_of(r, ERRNO) == 0)
+            count_mmio(t, s);
+    } else if (is_user_exit(t, r)) {
+        add_exit(t, counter_of(user_reasons, value_of(r, REASON)));
+    }
 }
 
 /* Counts the event in its type's column.  An exit to user space after it is always a new one. */
@@ -1964,10 +2005,49 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 
 /*
  * Set in the id of an exit's key if symbols[1] has its name; clear if symbols[0] has.  No reason
- * has that bit: those of x86 and arm64 have 32 bits, and bit 63 of a RISC-V one is that of
- * interrupts.
+ * has that bit: those of x86 and arm64 have 32 bits, and a RISC-V one has bit 63 if it is an
+ * interrupt.
  */
 #define SECOND_SYMBOLS (UINT64_C(1) << 62)
+
+/*
+ * RISC-V: the names of exceptions, in symbols[0], and of interrupts, in symbols[1], of which the
+ * kernel gives none: those of the privileged specification, scause and its hypervisor extension.
+ */
+static const struct {
+    size_t table;         /* its index in symbols */
+    struct symbol symbol; /* the cause's number, without bit 63, and name */
+} riscv64_causes[] = {
+    {0, {0, "Instruction address misaligned"}},
+    {0, {1, "Instruction access fault"}},
+    {0, {2, "Illegal instruction"}},
+    {0, {3, "Breakpoint"}},
+    {0, {4, "Load address misaligned"}},
+    {0, {5, "Load access fault"}},
+    {0, {6, "Store/AMO address misaligned"}},
+    {0, {7, "Store/AMO access fault"}},
+    {0, {8, "Environment call from U-mode or VU-mode"}},
+    {0, {9, "Environment call from HS-mode"}},
+    {0, {10, "Environment call from VS-mode"}},
+    {0, {12, "Instruction page fault"}},
+    {0, {13, "Load page fault"}},
+    {0, {15, "Store/AMO page fault"}},
+    {0, {16, "Double trap"}},
+    {0, {18, "Software check"}},
+    {0, {19, "Hardware error"}},
+    {0, {20, "Instruction guest-page fault"}},
+    {0, {21, "Load guest-page fault"}},
+    {0, {22, "Virtual instruction"}},
+    {0, {23, "Store/AMO guest-page fault"}},
+    {1, {1, "Supervisor software interrupt"}},
+    {1, {2, "Virtual supervisor software interrupt"}},
+    {1, {5, "Supervisor timer interrupt"}},
+    {1, {6, "Virtual supervisor timer interrupt"}},
+    {1, {9, "Supervisor external interrupt"}},
+    {1, {10, "Virtual supervisor external interrupt"}},
+    {1, {12, "Supervisor guest external interrupt"}},
+    {1, {13, "Counter-overflow interrupt"}},
+};
 
 /* Returns the id of kvm_exit r's key: its reason's number, with SECOND_SYMBOLS if that applies. */
 static uint64_t exit_key(const struct record *r)
@@ -1983,18 +2063,22 @@ static uint64_t exit_key(const struct record *r)
         reason = value_of(r, EXIT_REASON);
         return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
     }
-    /* RISC-V's scause, or on another architecture, the field that print fmt has names for. */
-    return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
+    if (has_field(r, SCAUSE)) {
+        reason = value_of(r, SCAUSE) & ~SECOND_SYMBOLS;
+        return (reason & RISCV64_INTERRUPT) != 0 ? reason | SECOND_SYMBOLS : reason;
+    }
+    /* On another architecture, the field that print fmt has names for. */
+    return value_of(r, SYMBOL) & ~SECOND_SYMBOLS;
 }
 
-/* Puts the kernel's name of the exit reason with key id in buf, or its number if it has none. */
+/* Puts the name of the exit reason with key id in buf, or its number if it has none. */
 static void name_reason(uint64_t id, char *buf, size_t size)
 {
     size_t second = (id & SECOND_SYMBOLS) != 0;
-    uint64_t value = id & ~SECOND_SYMBOLS;
-    size_t i = symbol_index(second, value);
+    uint64_t value = id & ~SECOND_SYMBOLS, code = value & ~RISCV64_INTERRUPT;
+    size_t i = symbol_index(second, code);
 
-    if (i < symbols[second].n && symbols[second].list[i].value == value)
+    if (i < symbols[second].n && symbols[second].list[i].value == code)
         snprintf(buf, size, "%s", symbols[second].list[i].name);
     else
         snprintf(buf, size, "0x%" PRIx64, value);
@@ -2129,6 +2213,7 @@ enum event {
     KVM_CPUID,
     KVM_HYPERCALL,
     KVM_FPU,
+    KVM_GET_TIMER_MAP,
     TASK_NEWTASK,
     NEVENTS
 };
@@ -2147,7 +2232,7 @@ static struct event_type events[NEVENTS] = {
             [CPUID] = {HARDWARE_HOSTS, 0, end_by_entry},
             [HYPERCALL] = {HARDWARE_HOSTS, 0, end_by_entry}}},
     [KVM_USERSPACE_EXIT] = {.name = "kvm/kvm_userspace_exit",
-        .uses = {[USUAL] = {SOFTWARE_HOST, SOFTWARE_HOST, count_user_exit},
+        .uses = {[USUAL] = {USER_HOSTS, USER_HOSTS, count_user_exit},
             [VMEXIT] = {SOFTWARE_HOST, SOFTWARE_HOST, key_user_exit}}},
     [KVM_INJ_VIRQ] = {.name = "kvm/kvm_inj_virq",
         .counter = IRQS,
@@ -2159,13 +2244,17 @@ static struct event_type events[NEVENTS] = {
             [VMEXIT] = {SOFTWARE_HOST, 0, count_event}}},
     [KVM_MMIO] = {.name = "kvm/kvm_mmio",
         .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
-            [MMIO] = {ALL_HOSTS, ALL_HOSTS, key_mmio}}},
+            [MMIO] = {ALL_HOSTS & ~RISCV64_HOST, ALL_HOSTS, key_mmio}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
     [KVM_MSR] = {.name = "kvm/kvm_msr", .uses = {[MSR] = {ALL_HOSTS, ALL_HOSTS, key_msr}}},
     [KVM_CPUID] = {.name = "kvm/kvm_cpuid", .uses = {[CPUID] = {ALL_HOSTS, ALL_HOSTS, key_cpuid}}},
     [KVM_HYPERCALL] = {.name = "kvm/kvm_hypercall",
         .uses = {[HYPERCALL] = {ALL_HOSTS, ALL_HOSTS, key_hypercall}}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_fpu_load}}},
+    [KVM_GET_TIMER_MAP] = {.name = "kvm/kvm_get_timer_map", /* taken by note_load() */
+        .uses = {[USUAL] = {ARM64_HOST, 0, tell_vcpu},
+            [VMEXIT] = {ARM64_HOST, 0, tell_vcpu},
+            [MMIO] = {ARM64_HOST, 0, tell_vcpu}}},
     [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* of every table and host, for keep_birth() */
 };
 
@@ -2189,8 +2278,9 @@ static void check_reasons(bool software, const char *object)
 
 /*
  * Decides which of the events whose formats were parsed are wanted.  software tells that the host
- * has only the software backend.  Sets event_of_id and, for -e vmexit, symbols.  Returns NULL, or
- * the name of an event that is needed but not there.
+ * has only the software backend.  Sets reading.host, event_of_id and, for -e vmexit, symbols.
+ * Returns NULL, or the name of an event that is needed but not there; ends kvmstat if one never
+ * fires.
  */
 static const char *choose_events(bool software)
 {
@@ -2198,15 +2288,23 @@ static const char *choose_events(bool software)
     const enum host_kind kind = software                 ? SOFTWARE_HOST
                                 : exit[ISA].size != 0    ? X86_HOST
                                 : exit[ESR_EC].size != 0 ? ARM64_HOST
+                                : exit[SCAUSE].size != 0 ? RISCV64_HOST
                                                          : OTHER_HOST;
 
+    reading.host = kind;
+    for (size_t i = 0;
+         kind == RISCV64_HOST && i < sizeof(riscv64_causes) / sizeof(riscv64_causes[0]); i++)
+        add_symbol(riscv64_causes[i].table, &riscv64_causes[i].symbol);
     for (int i = 0; i < NEVENTS; i++) {
         struct event_type *type = &events[i];
         const struct use *use = &type->uses[options.table];
         type->wanted = type->id != 0 && ((use->hosts & kind) != 0 || i == TASK_NEWTASK);
-        /* kvm_exit has no vcpu_id before Linux 5.10; kvm_entry has on x86. */
+        /* kvm_exit has no vcpu_id on arm64, and before Linux 5.10; kvm_entry has on x86. */
         if (use->count == tell_vcpu)
             type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
+        if ((use->needed & ~use->hosts & kind) != 0)
+            fail("%s: never fires on this architecture (leave -e %s out)", type->name,
+                tables[options.table].name);
         if ((use->needed & kind) != 0 && !type->wanted)
             return type->name;
         if (type->wanted)
@@ -2265,11 +2363,17 @@ static void count(struct stream *s)
         world.unknown++;
         return;
     }
-    t->active = true;
+    if (r->type == &events[KVM_GET_TIMER_MAP]) {
+        note_load(t, (long)(uint32_t)value_of(r, VCPU_ID));
+        return;
+    }
+    t->active = t->ran = true;
     if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
         settle_exit(t); /* before note_vcpu(), while t->vcpu is the vCPU that exited */
     if (has_field(r, VCPU_ID))
         note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
+    else if (t->loaded != 0)
+        note_vcpu(t, t->loaded - 1);
     r->type->uses[options.table].count(t, s);
 }
 
@@ -3985,6 +4089,12 @@ static const char *kvm_descriptor(int dir, const char *path)
     return strncmp(link, before, strlen(before)) == 0 ? link + strlen(before) : "";
 }
 
+/* Returns the vCPU's number in what kvm_descriptor() returned; -1 if there is none. */
+static int vcpu_of_link(const char *what)
+{
+    return strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
+}
+
 /* What the file descriptors of a process tell. */
 struct descriptors {
     long *vcpus;      /* the numbers of its vCPUs; some may be there twice */
@@ -4006,7 +4116,7 @@ static bool read_table(int dir, struct descriptors *f)
 
     while (has_time() && (e = next_host_entry(d)) != NULL) {
         const char *what = kvm_descriptor(dirfd(d), e->d_name);
-        int id = strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
+        int id = vcpu_of_link(what);
         n++;
         if (id >= 0) {
             f->vcpus = grow(f->vcpus, f->nvcpus, sizeof(*f->vcpus));
@@ -4422,6 +4532,7 @@ static const struct {
     const char *after;                /* text after the number */
 } thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
     {"fc_vcpu ", ""},                 /* Firecracker */
+    {"kvm-vcpu-", ""},                /* kvmtool */
     {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
 
 /* Returns the vCPU's number in the name of thread tid; -1 if there is none. */
@@ -4443,6 +4554,26 @@ static long vcpu_by_name(int tid)
             return (long)id;
     }
     return -1;
+}
+
+/*
+ * Returns the vCPU's number that the file descriptor tells with which t is in the system call
+ * ioctl(KVM_RUN); -1 if t does not sleep there, or nothing tells.
+ */
+static long vcpu_by_call(const struct thread *t)
+{
+    enum { KVM_RUN = 0xae80 }; /* linux/kvm.h: type and number, the low 16 bits of a request */
+    char path[64], text[256], *s;
+
+    snprintf(path, sizeof(path), "%d/syscall", t->tid);
+    if (read_host_file(view.proc, path, text, sizeof(text)) <= 0 ||
+        strtol(text, &s, 10) != SYS_ioctl)
+        return -1; /* also if the text is "running" */
+    unsigned long fd = strtoul(s, &s, 16), request = strtoul(s, &s, 16);
+    if ((request & 0xffff) != KVM_RUN)
+        return -1;
+    snprintf(path, sizeof(path), "%d/fd/%lu", t->tid, fd);
+    return vcpu_of_link(kvm_descriptor(view.proc, path));
 }
 
 /*
@@ -4491,14 +4622,17 @@ static void match_all_threads(bool sure)
 }
 
 /*
- * source.find_vcpu: what match_threads() noted; else what was found before; else what the thread's
- * name says, if its guest has that vCPU; else the guest's only one.
+ * source.find_vcpu: what match_threads() noted, or else the system call that the thread is in; else
+ * what was found before; else what the thread's name says; else the guest's only vCPU.  A call or a
+ * name is believed if the guest has that vCPU: what a thread does, and its name, are its owner's.
  */
 static struct vcpu *find_host_vcpu(struct thread *t)
 {
     struct vcpu *before = t->vcpu;
     long id = t->ran_last;
 
+    if (id < 0 && (id = vcpu_by_call(t)) >= 0 && !has_vcpu(t->guest, id))
+        id = -1;
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* The thread ran two vCPUs: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
@@ -4508,8 +4642,8 @@ static struct vcpu *find_host_vcpu(struct thread *t)
     if (id < 0 && before != NULL)
         return before;
     if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
-        id = -1; /* anybody can give a thread any name */
-    if (id < 0)
+        id = -1;
+    if (id < 0 && !view.cut) /* or the guest may have others that were not seen yet */
         id = only_vcpu(t->guest);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
@@ -4517,12 +4651,12 @@ static struct vcpu *find_host_vcpu(struct thread *t)
 }
 
 /*
- * Returns whether t's vCPU is to be looked for: its events do not tell the vCPU, and t had events
- * in this interval or, if !settling, is new.
+ * Returns whether t's vCPU is to be looked for: t runs one, which its events do not tell, and had
+ * events in this interval or, if !settling, is new.
  */
 static bool is_looked_for(const struct thread *t, bool settling)
 {
-    return t != NULL && t->known != TOLD && (settling ? t->active : t->is_new);
+    return t != NULL && t->ran && t->known != TOLD && (settling ? t->active : t->is_new);
 }
 
 /*
@@ -5639,8 +5773,10 @@ static void read_header(void)
     share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
     reading.chunk =
         share > reading.page.size ? share - share % reading.page.size : reading.page.size;
-    bool software =
-        events[KVM_USERSPACE_EXIT].id != 0 && (events[KVM_EXIT].id == 0 || !has_hardware_event());
+    /* Only x86 has a software backend; of others, the kvm_exit need not have occurred. */
+    bool no_exit = events[KVM_EXIT].id == 0 ||
+                   (events[KVM_EXIT].fields[ISA].size != 0 && !has_hardware_event());
+    bool software = events[KVM_USERSPACE_EXIT].id != 0 && no_exit;
     const char *missed = choose_events(software);
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
@@ -6463,13 +6599,16 @@ static size_t unify_entries(struct text *t)
     return kept;
 }
 
-/* Saves which vCPU t ran, or that nothing tells.  Called when t ends, or the recording does. */
+/*
+ * Saves which vCPU t ran, if any, or that nothing tells.  Called when t ends, or the recording
+ * does.
+ */
 static void save_thread(const struct thread *t)
 {
     static bool said; /* it was said that a guest has too many threads */
     bool known = t->vcpu != NULL && t->known != MIXED;
 
-    if (options.write == NULL || t->guest == NULL || !t->guest->asked)
+    if (options.write == NULL || t->guest == NULL || !t->guest->asked || !t->ran)
         return;
     struct text *entries = &t->guest->ended_threads;
     if (entries->size / ENTRY_SIZE < MAX_ENTRIES || unify_entries(entries) < MAX_ENTRIES) {
@@ -8118,7 +8257,8 @@ static bool is_over(void)
     drain_buffers(now(CLOCK_MONOTONIC));
     reading.drained = end;
     for (size_t i = 0; i < world.space; i++) {
-        if (world.threads[i] != NULL && world.threads[i]->active)
+        const struct thread *t = world.threads[i];
+        if (t != NULL && (t->active || t->last_exit == FAULT))
             return false;
     }
     return true;

@@ -21,7 +21,7 @@ command_of() {
 	ln -s "$kvmstat" "$2/kvmstat"
 	echo older >"$2/dir/x.dat"
 	case $1 in
-	live | janitor) command=("$2/kvmstat" -n 0.05 2) ;;
+	live | janitor) command=("$2/kvmstat" -cn 0.05 2) ;;
 	record) command=("$2/kvmstat" -H -n -p "$busy" -w "$2/dir/x.dat" 0.05 2) ;;
 	read) command=("$2/kvmstat" -n -r "$capture" 0.2) ;;
 	esac
@@ -39,11 +39,11 @@ doubts='^kvmstat: (events lost|guests|processes|tracing_on|tracing was set right
 rows() {
 	[ -z "$(tail -c 1 "$2")" ] || echo "half a row"
 	sed 's/[|:]//g' "$2" | awk -v pid="$busy" -v threads="$threads" -v status="$1" -v names=" $3 " '
-		$1 == "pid" && $12 == "name" { next }
+		$1 == "pid" && $NF == "name" { next }
 		NF < 12 || $1 $3 $4 $5 $6 $7 $8 $9 $10 $11 ~ /[^0-9]/ { print "no row: " $0 }
 		$1 != pid && index(threads, " " $1 " ") { print "a row of a thread: " $0 }
 		$1 == pid {
-			if ($2 != n++ % 2 || !index(names, " " $12 " "))
+			if ($2 != n++ % 2 || !index(names, " " $NF " "))
 				print "a wrong row: " $0
 			exits[$2] += $3; haltx += $4; iox += $7; mmiox += $8
 		}

@@ -115,6 +115,16 @@ static size_t row_count(void)
     return n;
 }
 
+/* How many threads ran a vCPU: on arm64, that of the monitor has events, too, as it makes them. */
+static size_t runner_count(void)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < world.space; i++)
+        n += world.threads[i] != NULL && world.threads[i]->ran;
+    return n;
+}
+
 /* Every recording, as one, and as a host whose CPUs have the same sub-buffers. */
 static void test_captures(bool live)
 {
@@ -126,21 +136,23 @@ static void test_captures(bool live)
     set_overrun(0, 15721);
     set_overrun(1, 0);
     while (read_row(f, &row)) {
+        nrows++;
         load_capture(row.file, HARDWARE);
+        if (live && input.nowners == 0 && reading.host == RISCV64_HOST)
+            continue; /* only the threads' names tell the vCPUs, and live these have ended */
         if (live)
             make_live();
         count_all();
         named += is_row(&row, live ? ", live" : "");
-        ok(world.nguests == 1 && row_count() == world.nthreads, "%s: no other row", row.file);
+        ok(world.nguests == 1 && row_count() == runner_count(), "%s: no other row", row.file);
         if (strcmp(row.file, "svm-6.1-overrun.dat") == 0)
             ok(reading.streams[0].lost == 15721 && lost() == 15721,
                 "%s: 15721 events lost on CPU 0", row.file);
         else
             ok(lost() == 0, "%s: no event lost", row.file);
-        nrows++;
     }
     fclose(f);
-    ok(nrows == 14, "all 14 vCPUs were compared");
+    ok(nrows == 16, "all 16 vCPUs were compared");
     ok(named == 10 && SIZE(differences) == 10, "10 cells differ from KVM's own, as named above");
 }
 
@@ -151,7 +163,7 @@ static void test_old_kernels(void)
     struct kvm_row row;
 
     while (read_row(f, &row)) {
-        if (strncmp(row.file, "arm64", 5) == 0)
+        if (strncmp(row.file, "arm64", 5) == 0 || strncmp(row.file, "riscv64", 7) == 0)
             continue;
         load_capture(row.file, BEFORE_5_10);
         count_all();

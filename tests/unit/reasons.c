@@ -106,6 +106,72 @@ static void test_arm64_reasons(void)
     is_table(&e, RET, 1, irq, SIZE(irq), "arm64: an IRQ has its column, an SError none");
 }
 
+static void test_riscv64_reasons(void)
+{
+    static const struct reason exceptions[] = {{0x14, EPTV}, {0x15, EPTV}, {0x17, EPTV}};
+    static const struct reason halt[] = {{0x14, EPTV}, {0x15, EPTV}, {0x16, HALTX}, {0x17, EPTV}};
+    struct sent e = {KVM_EXIT, TID, {[STVAL] = 0x10600073}}; /* another instruction than WFI */
+
+    load_formats("riscv64-6.12-mix2.dat", HARDWARE, 1);
+    is_table(&e, SCAUSE, 0xff, exceptions, SIZE(exceptions),
+        "RISC-V: each exception has its column or none");
+    e.values[STVAL] = 0x10500073;
+    is_table(&e, SCAUSE, 0xff, halt, SIZE(halt), "RISC-V: WFI is a halt");
+    for (uint64_t i = 0; i < 0x20; i++) {
+        e.values[SCAUSE] = UINT64_C(1) << 63 | i;
+        if (column_of(&e) != IRQX)
+            break;
+    }
+    ok(e.values[SCAUSE] == (UINT64_C(1) << 63 | 0x1f) && column_of(&e) == IRQX,
+        "RISC-V: an interrupt is one, whatever its number");
+}
+
+/* RISC-V's kvm_userspace_exit, which tells what kvm_mmio does elsewhere. */
+static void test_riscv64_mmio(void)
+{
+    struct sent fault = {KVM_EXIT, TID, {[SCAUSE] = 0x17}};
+    struct sent user = {KVM_USERSPACE_EXIT, TID, {[REASON] = KVM_EXIT_MMIO}};
+    struct sent other = {KVM_USERSPACE_EXIT, TID, {[REASON] = KVM_EXIT_HLT}};
+    struct sent failed = {
+        KVM_USERSPACE_EXIT, TID, {[REASON] = KVM_EXIT_MMIO, [ERRNO] = (uint32_t)-EINTR}};
+    static const uint64_t wanted[NCOUNTERS] = {[EXITS] = 4, [MMIOX] = 1, [EPTV] = 3};
+
+    /* The first one's exit was before tracing began. */
+    const struct sent *sent[] = {
+        &user, &fault, &user, &user, &fault, &other, &fault, &failed, &fault};
+
+    load_formats("riscv64-6.12-mix2.dat", HARDWARE, 1);
+    add_thread(TID, TID, 0);
+    for (size_t i = 0; i < SIZE(sent); i++)
+        put(0, i + 1, sent[i]);
+    read_until(UINT64_MAX);
+    settle_exits(UINT64_MAX);
+    find_vcpus(true);
+    is_counts(counts_of(TID, 0), wanted,
+        "RISC-V: a fault is MMIO if it goes to user space as such, once, and without an error");
+}
+
+/* The last fault of a guest that has ended: its kvm_mmio may be in a buffer yet. */
+static void test_last_fault(void)
+{
+    struct sent fault = vmx_exit(TID, 0, 48), mmio = {KVM_MMIO, TID, {[TYPE] = MMIO_WRITE}};
+
+    make_host(HARDWARE, 1);
+    add_thread(TID, TID, UNKNOWN_VCPU);
+    put(0, 10, &fault);
+    put(0, 30, &mmio);
+    read_until(20);
+    known_guest(TID)->gone = 40;
+    settle_exits(20);
+    read_until(UINT64_MAX);
+    ok(counts_of(TID, 0)[MMIOX] == 1 && counts_of(TID, 0)[EPTV] == 0,
+        "a guest that has ended: what it did in the end is counted before its fault is settled");
+    put(0, 35, &fault);
+    read_until(UINT64_MAX);
+    settle_exits(50);
+    ok(counts_of(TID, 0)[EPTV] == 1, "and then without waiting");
+}
+
 static void test_user_reasons(void)
 {
     static const struct reason user[] = {{2, IOX}, {5, HALTX}, {6, MMIOX}, {7, IRQWX}};
@@ -130,6 +196,9 @@ static const struct test reasons_tests[] = {
     {"vmx_reasons", test_vmx_reasons},
     {"svm_reasons", test_svm_reasons},
     {"arm64_reasons", test_arm64_reasons},
+    {"riscv64_reasons", test_riscv64_reasons},
+    {"riscv64_mmio", test_riscv64_mmio},
+    {"last_fault", test_last_fault},
     {"user_reasons", test_user_reasons},
     {"other_reasons", test_other_reasons},
 };

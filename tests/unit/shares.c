@@ -128,7 +128,8 @@ static void test_only_vcpu_share(void)
     clear();
     struct vcpu *v = add_vcpu(getpid(), 3);
     v->recent = true;
-    thread_of(getpid(), guest_of(getpid(), 0))->active = true;
+    struct thread *t = thread_of(getpid(), guest_of(getpid(), 0));
+    t->active = t->ran = true;
     find_vcpus(true);
     ok(v->tid == getpid(), "a thread that has events runs the only vCPU");
 }

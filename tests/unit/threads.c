@@ -227,6 +227,14 @@ static void test_find_vcpu(void)
     count_one(&e);
     find_vcpus(true);
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    view.cut = true;
+    count_one(&e);
+    find_vcpus(true);
+    view.cut = false;
+    ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
+        "after a look that was cut, the only vCPU that is known may not be the only one");
     for (int later = 0; later < 2; later++) {
         make_host(SOFTWARE, 1);
         set_present(add_vcpu(TID, 3), true);
@@ -254,6 +262,61 @@ static void test_find_vcpu(void)
         "one thread that runs two vCPUs counts for each of them");
 }
 
+/* On arm64, kvm_get_timer_map tells the vCPU: when it is loaded, put or made. */
+static void test_timer_map(void)
+{
+    enum { MAKER = TID + 1 };
+    struct sent fault = {KVM_EXIT, TID, {[RET] = 2, [ESR_EC] = 0x24}};
+    struct sent halt = {KVM_EXIT, TID, {[RET] = 2, [ESR_EC] = 1}};
+    struct sent halt_of_maker = {KVM_EXIT, MAKER, {[RET] = 2, [ESR_EC] = 1}};
+    struct sent load = {KVM_GET_TIMER_MAP, TID, {[VCPU_ID] = 1}};
+    struct sent made = {KVM_GET_TIMER_MAP, MAKER, {[VCPU_ID] = 1}};
+    struct sent mmio = {KVM_MMIO, TID, {[TYPE] = MMIO_WRITE}};
+
+    load_formats("arm64-6.1-mix2.dat", HARDWARE, 1);
+    world.births[MAKER % BIRTHS] = (struct birth){.tid = MAKER, .pid = TID};
+    for (made.values[VCPU_ID] = 0; made.values[VCPU_ID] < 3; made.values[VCPU_ID]++)
+        count_one(&made);
+    count_one(&halt);
+    count_one(&load);
+    ok(counts_of(TID, 1)[HALTX] == 1, "what a thread did before its vCPU was told is that one's");
+    count_one(&halt);
+    ok(counts_of(TID, 1)[HALTX] == 2, "and what it does then");
+    made.values[VCPU_ID] = 0;
+    count_one(&made);
+    count_one(&halt_of_maker);
+    ok(counts_of(TID, 0)[HALTX] == 1 && counts_of(TID, 2)[EXITS] == 0,
+        "a thread that made several vCPUs runs the one that it loaded");
+    count_one(&fault);
+    count_one(&load); /* it was put and loaded, before KVM knew what the fault was */
+    count_one(&mmio);
+    count_one(&fault);
+    load.values[VCPU_ID] = 2;
+    count_one(&load);
+    count_one(&halt);
+    ok(counts_of(TID, 1)[MMIOX] == 1 && counts_of(TID, 1)[EPTV] == 1 &&
+            counts_of(TID, 2)[HALTX] == 1 && counts_of(TID, 2)[EPTV] == 0,
+        "one that runs two vCPUs counts for each of them, also what comes late");
+}
+
+/* What a recording keeps of a thread that only made a vCPU, on arm64. */
+static void test_maker(void)
+{
+    struct sent made = {KVM_GET_TIMER_MAP, TID, {[VCPU_ID] = 0}};
+    struct sent halt = {KVM_EXIT, TID, {[RET] = 2, [ESR_EC] = 1}};
+
+    load_formats("arm64-6.1-mix2.dat", HARDWARE, 1);
+    count_one(&made);
+    options.write = "a recording";
+    known_guest(TID)->asked = true;
+    save_thread(known_thread(TID));
+    ok(known_guest(TID)->ended_threads.size == 0, "a thread that only makes a vCPU runs none");
+    count_one(&halt);
+    save_thread(known_thread(TID));
+    ok(known_guest(TID)->ended_threads.size == ENTRY_SIZE, "until it does");
+    options.write = NULL;
+}
+
 /* What a recording keeps of a thread that ran several vCPUs, where events do not tell which. */
 static void test_moved(void)
 {
@@ -262,6 +325,7 @@ static void test_moved(void)
     add_vcpu(TID, 1);
     add_thread(TID, TID, 0);
     struct thread *t = known_thread(TID);
+    t->ran = true;
     options.write = "a recording";
     save_thread(t);
     t->ran_last = 1; /* as debugfs tells */
@@ -312,7 +376,7 @@ static struct thread *make_saved(void)
     static struct thread t;
 
     clear();
-    t = (struct thread){.tid = TID, .known = TOLD, .vcpu = add_vcpu(7, 3)};
+    t = (struct thread){.tid = TID, .known = TOLD, .vcpu = add_vcpu(7, 3), .ran = true};
     t.guest = guest_of(7, 0);
     options.write = output.name = "web.dat";
     return &t;
@@ -358,6 +422,8 @@ static const struct test threads_tests[] = {
     {"ignored", test_ignored},
     {"threads", test_threads},
     {"find_vcpu", test_find_vcpu},
+    {"timer_map", test_timer_map},
+    {"maker", test_maker},
     {"moved", test_moved},
     {"forget", test_forget},
     {"entries", test_entries},
