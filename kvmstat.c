@@ -5850,7 +5850,8 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
     [FIRST_COUNT + HALTX] = {"haltx", 6, ':', "exits because the guest halted"},
     [FIRST_COUNT + IRQX] = {"irqx", 6, ' ', "exits because an interrupt for the host came"},
-    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ', "exits when the guest can take an interrupt again"},
+    [FIRST_COUNT + IRQWX] = {"irqwx", 6, ' ',
+        "interrupt-window exits: the guest can now take a pending interrupt"},
     [FIRST_COUNT + IOX] = {"iox", 6, ' ', "exits for port I/O"},
     [FIRST_COUNT + MMIOX] = {"mmiox", 6, ' ', "exits for memory-mapped I/O"},
     [FIRST_COUNT + IRQS] = {"irqs", 6, '|', "interrupts injected into the guest"},
@@ -6271,8 +6272,8 @@ static void report_lost(uint64_t start)
 static void report_doubts(void)
 {
     if (world.unknown != 0)
-        complain("%" PRIu64 " events: of threads that ended before it was known whose they were "
-                 "(they are counted nowhere)",
+        complain("%" PRIu64 " events: their threads ended before their guest was known (they are "
+                 "counted nowhere)",
             world.unknown);
     if (view.cut && !is_end_asked())
         complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
@@ -7000,8 +7001,8 @@ static const struct metric all_metrics[NMETRICS] = {
     [IRQX] = {3, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
         "The host's own timer makes some on each vCPU that runs."},
     [IRQWX] = {4, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The hypervisor asked for such an exit, to be told when the guest can take an interrupt "
-        "that waits."},
+        "The hypervisor asks for such an exit when an interrupt is pending that the guest cannot "
+        "take yet."},
     [IOX] = {5, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
         "The guest accessed a device by one of the processor's I/O ports."},
     [MMIOX] = {6, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
@@ -7012,21 +7013,21 @@ static const struct metric all_metrics[NMETRICS] = {
     [EMUL] = {8, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
         "The hypervisor carried them out, in place of the processor."},
     [EPTV] = {9, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The guest touched memory that the host had not mapped for it yet, or no longer."},
+        "The guest touched memory that the host had not mapped yet, or had unmapped."},
     [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
-        "The name is the one that the monitor was given, else the process's."},
+        "The name is the one that the VMM was given, else the process's."},
     [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
         "With -p, those of its processes."},
     [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start",
         "As long as it stays the same, the counters are exact."},
     [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
-        "the interval of the reports", "Values are brought up to date once an interval."},
+        "the interval of the reports", "Values are updated once an interval."},
     [FIRST_TIME + RUN] = {14, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "run",
         "time that the vCPU's thread ran on a CPU (-c)",
         "Not what it ran before kvmstat knew the thread."},
     [FIRST_TIME + WAIT] = {15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
         "time that the vCPU's thread had to wait for a CPU (-c)",
-        "It could have run, and others did: the guest sees it as steal time."},
+        "It could have run, but others did: the guest sees it as steal time."},
 };
 
 /* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
@@ -7168,7 +7169,7 @@ static void find_former_file(void)
         header.cluster != MMV_CLUSTER)
         fail("%s/%s: not made by kvmstat (remove it)", metrics.name, mmv_name);
     if (lock.l_type != F_UNLCK)
-        fail("%s/%s: kvmstat %d exports already (end that one, or leave -m out)", metrics.name,
+        fail("%s/%s: kvmstat %d already exports (end that one, or leave -m out)", metrics.name,
             mmv_name, (int)header.pid);
     metrics.dev = st.st_dev;
     metrics.ino = st.st_ino;
@@ -7868,19 +7869,19 @@ static _Noreturn void print_help(void)
     print_usage(stdout);
     printf("\nPrints a row for each virtual CPU every interval (1 second), count times.\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
-           "  -c  add run%% and wait%%: why a vCPU has zeros\n"
-           "  -e  exits by reason, or I/O, MSRs, CPUID or hypercalls, and their times\n"
-           "  -h  print this, and end; -V: the version\n"
-           "  -H  for scripts: no header, one tab between fields\n"
-           "  -k  the highest values in this column first; with -e: count or time\n"
-           "  -l  at most so many rows a report; with -e: of each vCPU\n"
-           "  -m  give the counters to Performance Co-Pilot as well, as mmv.kvmstat\n"
-           "  -n  add the guests' names\n"
-           "  -p  only these guests: process ids, or names as -n shows them\n"
+           "  -c  add run%% and wait%%, which tell why a vCPU has zeros\n"
+           "  -e  report exits by reason, or I/O, MSRs, CPUID or hypercalls, and times\n"
+           "  -h  print this, and end; -V: print the version\n"
+           "  -H  for scripts: print no header, and one tab between fields\n"
+           "  -k  sort by this column, the highest first; with -e: count or time\n"
+           "  -l  print only the first rows of a report; with -e: of each vCPU\n"
+           "  -m  also give the counters to Performance Co-Pilot, as mmv.kvmstat\n"
+           "  -n  add the guests' names as the last column\n"
+           "  -p  report only these guests: process ids, or names as -n shows them\n"
            "  -r  report what -w or trace-cmd recorded in this file, to its end\n"
-           "  -s  a row for each guest: the sums of its vCPUs, and in vcpu their number\n"
+           "  -s  print a row for each guest: the sums of its vCPUs, in vcpu their number\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
-           "  -w  record in this file, in trace-cmd's format, while reporting\n"
+           "  -w  while reporting, record in this file, in trace-cmd's format\n"
            "  -z  leave out rows whose counts are all zero\n\n",
         DEFAULT_KIB);
     for (int i = COLUMN_PID; i < NCOLUMNS; i++)
@@ -7969,7 +7970,7 @@ static void check_interval(int pid)
         !source->find_comm((int)seconds, other, sizeof(other)) || strcmp(name, other) != 0)
         return;
     snprintf(word, sizeof(word), "%" PRIu64, seconds);
-    usage_error("interval \"", word, "\": a process; guests of -p have commas between them");
+    usage_error("interval \"", word, "\": a process id; put commas between the guests of -p");
 }
 
 /* Ends kvmstat unless all ids of -p are those of processes of this host. */
@@ -8082,7 +8083,7 @@ static void parse_operands(char **words)
         parse_count(*words++);
     if (*words != NULL)
         usage_error("\"", *words,
-            options.some ? "\": one operand too many; guests of -p have commas between them"
+            options.some ? "\": one operand too many; put commas between the guests of -p"
                          : "\": one operand too many");
 }
 

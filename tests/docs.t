@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 live_host
 alone
-needs col mandoc trace-cmd kernelshark
+needs col mandoc perl trace-cmd kernelshark
 
 mkdir "$tmp/bin"
 # Only the times are shorter: an interval above a second is 0.3, and 4 reports are enough.
@@ -85,7 +85,7 @@ while read -r command; do
 	*'-k exits'*) want="^ *$busy    0 \|" ;;
 	*'-k wait%'*) want="^ *$busy    0 \|.* web1$" ;;
 	*-nsz*) want="^ *$busy    1 \| .* web1$" ;;
-	*kvm.prom) want="^$" ;;
+	*kvm.prom | *kvm.tsv) want="^$" ;;
 	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
 	*'-p web1'*) want="^ *$busy    0 \|" ;;
 	'kvmstat -e msr'*) want="^ *$busy    0 \| 0x6e0:W .* [1-9][0-9]* +100\.00" ;;
@@ -112,6 +112,7 @@ $stuck 1" "and nothing else" ;;
 		"and the file has the guest"
 		is "$(grep "$stuck" kvm.prom)" 'kvm_exits_per_second{pid="'"$stuck"'",guest="a\\\\\"b"} 0' \
 			"and quotes what has to be" ;;
+	*kvm.tsv) like "$(cat kvm.tsv)" "^[0-9.]+	$busy	0	[1-9].*	web1$" "and the file has the report" ;;
 	'trace-cmd convert'*) is "$("$kvmstat" -H -r new.dat)" \
 		"$("$kvmstat" -H -r tests/captures/vmx-6.1-mix2.dat)" "and what it made is read" ;;
 	*tests/captures*) is "$out" "$(printed_in_readme "$command")" "and what it prints is in the README" ;;
@@ -132,14 +133,42 @@ synopsis=$(mandoc -Tascii "$top/kvmstat.1" | col -bx | sed -n '/^SYNOPSIS/,/^DES
 	sed '1d; $d' | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
 is "usage: $synopsis" "$("$kvmstat" -h | sed '/^$/,$d' | xargs)" "synopsis and usage are the same"
 "$kvmstat" -h | sed -n '/^  pid/,/^  wait%/ { s/^  //; s/  */ /; p }' >"$tmp/help"
-mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^OUTPUT/,/^KEYS/p' |
-	sed -n '/^ *field/,/^ *13/p' | sed 1d |
-	sed 's/^ *[0-9]* *//; s/  */ /g' >"$tmp/manual"
-is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "manual and -h give the columns the same meaning"
+# columns FROM TO FIRST: the manual's columns between these headings, as `name meaning', those from
+# field FIRST on; a line that does not have the number that is due stays as it is
+columns() {
+	mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n "/^$1/,/^$2/p" |
+		sed -n 's/^ *\([a-z][a-z% ]*\) (\([0-9]*\))  *\([^.]*\)[.].*/\2 \1 \3/p' |
+		awk -v first="$3" '$1 < first { next } $1 == first + n { n++; sub(/^[0-9]* /, "") } { print }'
+}
+is "$(columns OUTPUT KEYS 1)" "$(cat "$tmp/help")" "manual and -h give the columns the same meaning"
 "$kvmstat" -h | sed -n '/^  count /,$ { s/^  //; s/  */ /g; p }' >"$tmp/help"
-mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx | sed -n '/^KEYS/,/^RECORDINGS/p' |
-	sed -n 's/^ *[4-9] //p' | sed 's/^ *//; s/  */ /g' >"$tmp/manual"
-is "$(cat "$tmp/manual")" "$(cat "$tmp/help")" "and those of -e"
+is "$(columns KEYS RECORDINGS 4)" "$(cat "$tmp/help")" "and those of -e"
+
+# Each message is in DIAGNOSTICS: the words of the source, up to a remedy in parentheses, between
+# what varies.
+mandoc -Tascii -O width=1000 "$top/kvmstat.1" | col -bx | sed -n '/^DIAGNOSTICS/,/^SEE ALSO/p' |
+	xargs -d '\n' | tr -s ' ' >"$tmp/diagnostics"
+perl -0 -ne 'while (/\b(?:fail|complain|usage_error|refuse)\(\s*([^;]*(?:"[^"]*"[^;]*)*?)\);/g) {
+	my $call = $1 =~ s/\\"//gr =~ s/"\s*PRIu64\s*"/u/gr =~ s/"\s*"//gr;
+	for my $text ($call =~ /"([^"]*)"/g) {
+		my $said = $text =~ s/ \(.*//sr;
+		print map { s/^[ :*,-]+|[ :]+$//gr . "\n" } split /%[-.*0-9]*[a-z]+|; /, $said;
+	}
+}' "$top/kvmstat.c" | grep '....' | sort -u >"$tmp/messages"
+is "$(while read -r words; do grep -qF -- "$words" "$tmp/diagnostics" || echo "$words"; done <"$tmp/messages")" "" \
+	"the manual has each message: $(wc -l <"$tmp/messages")"
+[ "$(wc -l <"$tmp/messages")" -gt 60 ]
+ok $? "which are many"
+
+# README's way to install it, but into another place.
+cp -r "$top/Makefile" "$top/kvmstat.c" "$top/kvmstat.1" "$tmp/bin"
+sed -n '/^## Install/,/^## How/p' "$top/README.md" | sed -n 's/^    \(make.*\)/\1/p' >"$tmp/install"
+(cd "$tmp/bin" && DESTDIR=$tmp/root bash -e "$tmp/install") >/dev/null 2>&1
+is "$(cat "$tmp/install")
+$("$tmp/root/usr/local/bin/kvmstat" -V; ls "$tmp/root/usr/local/share/man/man1")" "make
+make install
+$("$kvmstat" -V)
+kvmstat.1" "README's commands install the program and its manual"
 
 is "$(sed -n 's/^| \([a-z]*\.t\) .*/\1/p' "$here/README.md")" "$(cd "$here" && printf '%s\n' *.t)" \
 	"tests/README.md says of each test what it proves"

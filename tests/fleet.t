@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# README, "A fleet": from kvmstat -m to pmcd, archives, Prometheus and what Grafana asks it.
+# README, "A fleet", METRICS in kvmstat(1), and kvmstat.service: from kvmstat -m to pmcd, archives,
+# Prometheus and what Grafana asks it.
 . "$(dirname "$0")/lib.sh"
 live_host
 . "$here/helpers/pcp.sh"
@@ -9,21 +10,23 @@ alone
 own_name
 cd "$tmp" || exit 1
 
-# readme FIRST: the block of README.md whose first line is that
-readme() {
-	awk -v first="    $1" '$0 == first { taking = 1 }
-		taking && !/^    / && !/^$/ { exit }
-		taking { sub(/^    /, ""); print }' "$top/README.md"
+mandoc -Tascii "$top/kvmstat.1" | col -bx >manual
+# block START: the block of the manual whose first line begins so
+block() {
+	first=$1 awk '!taking && index($0, "           " ENVIRON["first"]) == 1 { taking = 1 }
+		taking && !/^           / { exit }
+		taking { sub(/^           /, ""); print }' manual
 }
-examples <"$top/README.md" | grep -E '^(kvmstat -m|pm|echo .log)' >commands
-is "$(wc -l <commands)" 6 "README has six commands for a fleet"
+{
+	examples <"$top/README.md"
+	examples <manual
+} | grep -E '^(kvmstat -m|pm|echo .log)' | awk '!seen[$0]++' >commands
+is "$(wc -l <commands)" 6 "README and manual have six commands for a fleet"
 
 # shortened START: the command of README or manual that begins so, shorter in time, and for $pmcd
 shortened() {
 	grep "^$1" commands | sed "s/-h kvm17/-h $pmcd/; s/-t 10/-t 0.5/; s/-T 1hour/-T 4sec/"
 }
-mandoc -Tascii "$top/kvmstat.1" | col -bx | examples | grep -E '^(kvmstat -m|pm)' >manual
-is "$(grep -vxFf commands manual)" "" "and the manual has no others"
 mkdir bin
 printf '#!/bin/sh\nshift 2\nexec %s -m 0.5 "$@"\n' "$kvmstat" >bin/kvmstat
 chmod +x bin/kvmstat
@@ -51,7 +54,7 @@ done >strange
 is "$(cat strange)" "" "each is that of an interval of the table: $(cat pmval.out), $(xargs <exits)"
 end "$kvm"
 
-# The commands of README.
+# The commands.
 
 PATH=$tmp/bin:$PATH
 bash -c "$(shortened 'kvmstat -m')
@@ -93,17 +96,17 @@ ok $? "and it is in the archive only while it was there: $(grep -c "$brief/0" du
 awk -v name="$web/0" 'index($0, name) { if ($NF < last) bad = 1; last = $NF } END { exit bad }' dump
 ok $? "the counters of the other one go on"
 
-# Prometheus, with README's configuration, and the queries that Grafana makes.
+# Prometheus, with the manual's configuration, and the queries that Grafana makes.
 
 curl -s "http://127.0.0.1:$pmproxy_port/metrics?names=mmv.kvmstat" >metrics.txt
 like "$(cat metrics.txt)" "^mmv_kvmstat_exits\{.*guest=\"web1\".*instname=\"$web/0\".*\} [1-9][0-9]*$" \
 	"pmproxy's /metrics: a line with labels for each vCPU"
 is "$(grep -c '^mmv_kvmstat_exits{' metrics.txt)" 3 "of all of them"
 like "$(cat metrics.txt)" "^# TYPE mmv_kvmstat_exits counter$" "as counters"
-readme scrape_configs: |
+block scrape_configs: |
 	sed "s/'kvm17:44322', 'kvm18:44322'/'127.0.0.1:$pmproxy_port'/; s/10s/1s/" >prometheus.yml
 [ -s prometheus.yml ] && promtool check config prometheus.yml >/dev/null
-ok $? "README's configuration of Prometheus is valid"
+ok $? "the manual's configuration of Prometheus is valid"
 api=127.0.0.1:$((pmcd_port + 2))
 start prometheus prometheus --config.file=prometheus.yml --storage.tsdb.path=tsdb --web.listen-address="$api" \
 	--log.level=error
@@ -114,26 +117,26 @@ query() {
 has_result() {
 	query "$1" | grep -Eq -- "$2"
 }
-rates=$(readme 'rate(mmv_kvmstat_exits[1m])' | head -n 1)
+rates=$(block 'rate(mmv_kvmstat_exits[1m])')
 until_true 20 has_result "$rates" '"guest":"web1".*"value":\[[0-9.]*,"[1-9]'
 ok $? "Prometheus: $rates, by guest"
-nobody=$(readme "$(grep -o 'sum by (hostname.*' "$top/README.md")" | head -n 1)
+nobody=$(block 'sum by (')
 like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"'"$stuck"'"\},"value":\[[0-9.]+,"0"\]' \
 	"and those that are stuck"
 ! has_result "$nobody" web1
 ok $? "but not the others"
-idle=$(readme "$(sed -n 's/^    \(rate.* == 0\)$/\1/p' "$top/README.md")" | head -n 1)
+idle=$(block 'rate(mmv_kvmstat_exits[1m]) +')
 like "$(query "$idle")" '"instname":"'"$stuck"'/0"' "and vCPUs that do nothing"
 ! has_result "$idle" web1
 ok $? "but not those that do something"
 
 # The unit of systemd: valid, and what it starts works, with no more than it leaves.
-readme '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
+sed "s|/usr/local/bin|$tmp/bin|" "$top/kvmstat.service" >kvmstat.service
 # setting NAME: its value
 setting() {
 	sed -n "s/^$1=//p" kvmstat.service
 }
-is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "README's unit for systemd is valid"
+is "$(systemd-analyze verify ./kvmstat.service 2>&1 | grep kvmstat)" "" "the unit for systemd is valid"
 like "$(systemd-analyze security --offline=true ./kvmstat.service 2>&1 | tail -n 1)" ' [012][.][0-9] OK' \
 	"and leaves little to who gets hold of it"
 is "$(setting ExecStart)" "$tmp/bin/$(head -n 1 commands | sed 's/ >.*//')" "and starts what the command starts"

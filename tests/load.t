@@ -81,7 +81,7 @@ for kvm in large small; do
 	lost=$(grep -o '[0-9]* on CPU' "$tmp/$kvm.err" | awk '{ n += $1 } END { print n + 0 }')
 	# With events, births are lost, and then it is not known whose some threads were.
 	known='no virtual machine is running'
-	[ "$kvm" = large ] || known+='\|events lost:\|events: of threads that ended'
+	[ "$kvm" = large ] || known+='\|events lost:\|events: their threads ended'
 	is "$(grep -v "$known" "$tmp/$kvm.err")" "" "$kvm buffers: no other error"
 	# By process: exits counted, and exits made.
 	{

@@ -110,7 +110,7 @@ is "$(pcp_table)" "$(grep "^$web" "$tmp/sums")" "with the same counters"
 # One exporter, and none that is dead.
 
 "$kvmstat" -m 0.1 1 >"$tmp/out" 2>"$tmp/err"
-is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $mmv/kvmstat: kvmstat $kvm exports already (end that one, or leave -m out)" \
+is "$?$(cat "$tmp/out" "$tmp/err")" "1kvmstat: $mmv/kvmstat: kvmstat $kvm already exports (end that one, or leave -m out)" \
 	"a second one is refused"
 has_values 2
 ok $? "and the first one goes on"
