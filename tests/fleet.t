@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# README, "A fleet", METRICS in kvmstat(1), and kvmstat.service: from kvmstat -m to pmcd, archives,
-# Prometheus and what Grafana asks it.
+# README, "A fleet", and METRICS in kvmstat(1): from kvmstat -m to pmcd, archives, Prometheus and what
+# Grafana asks it.
 . "$(dirname "$0")/lib.sh"
 live_host
 . "$here/helpers/pcp.sh"
@@ -131,7 +131,7 @@ like "$(query "$idle")" '"instname":"'"$stuck"'/0"' "and vCPUs that do nothing"
 ok $? "but not those that do something"
 
 # The unit of systemd: valid, and what it starts works, with no more than it leaves.
-sed "s|/usr/local/bin|$tmp/bin|" "$top/kvmstat.service" >kvmstat.service
+block '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
 # setting NAME: its value
 setting() {
 	sed -n "s/^$1=//p" kvmstat.service
