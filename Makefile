@@ -34,9 +34,10 @@ check: all tests/guest tests/monitor tests/attack
 check-amd: all tests/guest
 	KVMSTAT=./kvmstat prove -v tests/amd.t
 
-# That, also under Debian's newest kernel, an arm64 and a riscv64 host, emulated
+# That, also under Debian's oldest and newest kernel, an arm64 and a riscv64 host, emulated
 check-hosts: all tests/guest
 	KVMSTAT=./kvmstat prove -v tests/amd.t tests/arm.t tests/riscv.t
+	AMD_SUITE=bullseye KVMSTAT=./kvmstat prove -v tests/amd.t
 	AMD_SUITE=experimental KVMSTAT=./kvmstat prove -v tests/amd.t
 
 # An hour of what check does for a minute
