@@ -242,9 +242,8 @@ struct thread {
 
 /* Which process a thread belongs to, as its start or procfs told. */
 struct birth {
-    int tid;       /* thread id; 0: the slot is empty */
-    int pid;       /* its process id; 0: not known */
-    uint64_t time; /* when it started; 0: before kvmstat did, or not known */
+    int tid; /* thread id; 0: the slot is empty */
+    int pid; /* its process id; 0: not known */
 };
 
 /* Fields of trace events that are read; field_names[] has their names. */
@@ -462,6 +461,7 @@ static struct {
     bool any_new;                /* some thread is_new */
     uint64_t unknown;            /* events since the last report of threads of unknown processes */
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
+    bool is_fresh[BIRTHS];       /* -c: births of which no times were read since */
 } world;
 
 /* Functions that are called before they are defined: they end kvmstat, or save what -w records. */
@@ -2333,8 +2333,9 @@ static void keep_birth(const struct record *r, int tid)
     if (child <= 0)
         return;
     int pid = is_thread ? pid_of(tid, r->time) : child;
-    *birth_of(child) =
-        (struct birth){pid != 0 ? child : 0, pid, r->time}; /* or procfs may know the child */
+    *birth_of(child) = (struct birth){pid != 0 ? child : 0, pid}; /* or procfs may know the child */
+    if (options.shares)
+        world.is_fresh[(unsigned)child % BIRTHS] = true;
     source->end_former(child, pid, r->time);
 }
 
@@ -3594,7 +3595,7 @@ static int host_pid_of(int tid, uint64_t time)
         return b->pid;
     int pid = process_then(tid, time);
     if (view.shortage == 0)
-        *b = (struct birth){tid, pid, 0};
+        *b = (struct birth){tid, pid};
     return pid;
 }
 
@@ -4169,7 +4170,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
     while (has_time() && (e = next_host_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
         if (tid > 0 && reading.start == 0)
-            *birth_of(tid) = (struct birth){tid, pid, 0};
+            *birth_of(tid) = (struct birth){tid, pid};
         if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
             continue;
         if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
@@ -4798,10 +4799,11 @@ static bool read_times(int tasks, int tid, uint64_t times[static NSHARES])
 static void read_shares(struct vcpu *v, int tasks)
 {
     uint64_t times[NSHARES] = {0};
-    const struct birth *b = birth_of(v->tid);
+    bool *is_fresh = &world.is_fresh[(unsigned)v->tid % BIRTHS];
+    bool reborn = *is_fresh && birth_of(v->tid)->tid == v->tid;
     bool known = v->tid == NO_THREAD || (v->tid != 0 && read_times(tasks, v->tid, times));
     uint64_t time = now(CLOCK_MONOTONIC), elapsed = time - v->read_at;
-    bool same = known && v->read_at != 0 && (b->tid != v->tid || b->time < v->read_at);
+    bool same = known && v->read_at != 0 && !reborn;
 
     for (int i = 0; i < NSHARES; i++)
         same &= times[i] >= v->times[i];
@@ -4813,6 +4815,7 @@ static void read_shares(struct vcpu *v, int tasks)
     }
     v->shareless = !same;
     v->read_at = time;
+    *is_fresh &= !reborn;
     if (!known)
         note_thread(v, 0);
 }

@@ -170,7 +170,7 @@ make install
 $("$kvmstat" -V)
 kvmstat.1" "README's commands install the program and its manual"
 
-is "$(sed -n 's/^| \([a-z]*\.t\) .*/\1/p' "$here/README.md")" "$(cd "$here" && printf '%s\n' *.t)" \
+is "$(sed -n 's/^| \([a-z-]*\.t\) .*/\1/p' "$here/README.md" | sort)" "$(cd "$here" && printf '%s\n' *.t | sort)" \
 	"tests/README.md says of each test what it proves"
 
 # make demo, with guests of others and with its own.

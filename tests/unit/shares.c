@@ -85,9 +85,17 @@ static void test_unknown_shares(void)
     set_shares(v, temporary);
     ok(v->tally.shareless && v->spent[RUN] == 0, "nor does the first one of another thread");
     v = read_before();
-    *birth_of(7) = (struct birth){.tid = 7, .pid = 1, .time = v->read_at + 1};
+    *birth_of(7) = (struct birth){.tid = 7, .pid = 1};
+    world.is_fresh[7] = true;
     set_shares(v, temporary);
     ok(v->tally.shareless && v->spent[RUN] == 0, "or of a new thread with the same id");
+    set_shares(v, temporary);
+    ok(!v->tally.shareless, "but the second one does");
+    v = read_before();
+    *birth_of(7) = (struct birth){.tid = 7 + BIRTHS, .pid = 1};
+    world.is_fresh[7] = true;
+    set_shares(v, temporary);
+    ok(!v->tally.shareless, "the birth of a thread of the same slot is another one's");
     v = read_before();
     set_schedstat(7, "4900000000 2250000000 1234\n");
     set_shares(v, temporary);
