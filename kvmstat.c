@@ -5818,6 +5818,7 @@ struct row {
     const struct guest *guest; /* the guest that has the vCPU */
     struct vcpu *vcpu;         /* the vCPU */
     size_t nvcpus;             /* -s: number of the guest's vCPUs */
+    uint64_t value;            /* -k: what it has in that column */
     size_t place;              /* -k: its place in order of pid and vCPU */
 };
 
@@ -5939,26 +5940,30 @@ static size_t sum_rows(struct row *rows, size_t n)
     return kept;
 }
 
-/* Returns what row has in the column by which -k orders the rows. */
-static uint64_t order_value(const struct row *row)
-{
-    const struct tally *t = &row->vcpu->tally;
-    int i = FIRST_COUNT;
-
-    while (strcmp(counter_columns[i].name, options.order) != 0)
-        i++;
-    return i < FIRST_SHARE ? t->counts[i - FIRST_COUNT] : t->shares[i - FIRST_SHARE];
-}
-
 /* For qsort(): the order of -k; rows that are equal in it stay in that of process and vCPU. */
 static int compare_rows(const void *a, const void *b)
 {
     const struct row *x = a, *y = b;
-    uint64_t left = order_value(x), right = order_value(y);
 
-    if (left != right)
-        return left > right ? -1 : 1;
+    if (x->value != y->value)
+        return x->value > y->value ? -1 : 1;
     return x->place < y->place ? -1 : 1;
+}
+
+/* Orders the n rows as -k says. */
+static void order_rows(struct row *rows, size_t n)
+{
+    int i = FIRST_COUNT;
+
+    while (strcmp(counter_columns[i].name, options.order) != 0)
+        i++;
+    for (size_t j = 0; j < n; j++) {
+        const struct tally *t = &rows[j].vcpu->tally;
+        rows[j].value = i < FIRST_SHARE ? t->counts[i - FIRST_COUNT] : t->shares[i - FIRST_SHARE];
+        rows[j].place = j;
+    }
+    if (n > 1)
+        qsort(rows, n, sizeof(*rows), compare_rows);
 }
 
 /*
@@ -5972,14 +5977,11 @@ static size_t choose_rows(struct row *rows, size_t n)
     if (options.sums)
         n = sum_rows(rows, n);
     for (size_t i = 0; i < n; i++) {
-        if (options.no_zeros && !has_counts(&rows[i].vcpu->tally))
-            continue;
-        rows[kept] = rows[i];
-        rows[kept].place = kept;
-        kept++;
+        if (!options.no_zeros || has_counts(&rows[i].vcpu->tally))
+            rows[kept++] = rows[i];
     }
-    if (options.order != NULL && options.table == USUAL && kept > 1)
-        qsort(rows, kept, sizeof(*rows), compare_rows);
+    if (options.order != NULL && options.table == USUAL)
+        order_rows(rows, kept);
     if (options.rows != 0 && options.rows < kept && options.table == USUAL)
         kept = (size_t)options.rows;
     return kept;
@@ -7925,12 +7927,15 @@ static void parse_interval(const char *word)
             "\": not a number of seconds from 0.01 to 1000000, with 9 decimals at most");
 }
 
-static void parse_count(const char *word)
+/* Returns the whole number that word is; what begins the message if it is none. */
+static uint64_t parse_whole(const char *what, const char *word)
 {
     const char *s = word;
+    uint64_t value;
 
-    if (!parse_digits(&s, UINT32_MAX, &options.count) || *s != '\0' || options.count == 0)
-        usage_error("count \"", word, "\": not a whole number from 1 to 4294967295");
+    if (!parse_digits(&s, UINT32_MAX, &value) || *s != '\0' || value == 0)
+        usage_error(what, word, "\": not a whole number from 1 to 4294967295");
+    return value;
 }
 
 static void parse_kib(const char *word)
@@ -8004,10 +8009,11 @@ static void check_pids(void)
  */
 static void check_names(void)
 {
-    bool able = options.nguests != 0 && missing_capability() == NULL;
-    DIR *d = able ? open_host_dir(view.proc, ".") : NULL;
     struct dirent *e;
 
+    if (options.nguests == 0 || missing_capability() != NULL)
+        return;
+    DIR *d = open_host_dir(view.proc, ".");
     view.look_end = UINT64_MAX; /* the search takes the time that it takes */
     naming.said = true;         /* not each name that comes late is worth a message */
     while ((e = next_host_entry(d)) != NULL) {
@@ -8022,7 +8028,7 @@ static void check_names(void)
         complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
                  "names cannot be told)",
             missing->pid);
-    for (size_t i = 0; i < options.nguests && able; i++) {
+    for (size_t i = 0; i < options.nguests; i++) {
         bool known = false;
         for (size_t j = 0; j < world.nguests; j++) {
             bool same = has_name(world.guests[j], options.guests[i]);
@@ -8045,15 +8051,6 @@ static void parse_table(const char *word)
         }
     }
     usage_error("-e \"", word, "\": neither vmexit, mmio, ioport, msr, cpuid nor hypercall");
-}
-
-/* Sets options.rows from the operand of -l. */
-static void parse_rows(const char *word)
-{
-    const char *s = word;
-
-    if (!parse_digits(&s, UINT32_MAX, &options.rows) || *s != '\0' || options.rows == 0)
-        usage_error("-l \"", word, "\": not a whole number from 1 to 4294967295");
 }
 
 /* Ends kvmstat if the table that is reported has no column that -k can name so. */
@@ -8089,7 +8086,7 @@ static void parse_operands(char **words)
     if (*words != NULL)
         parse_interval(*words++);
     if (*words != NULL)
-        parse_count(*words++);
+        options.count = parse_whole("count \"", *words++);
     if (*words != NULL)
         usage_error("\"", *words,
             options.some ? "\": one operand too many; put commas between the guests of -p"
@@ -8134,7 +8131,7 @@ static void parse_options(int argc, char **argv)
         case 'h': print_help();
         case 'H': options.no_header = true; break;
         case 'k': options.order = optarg; break;
-        case 'l': parse_rows(optarg); break;
+        case 'l': options.rows = parse_whole("-l \"", optarg); break;
         case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_guests(optarg); break;
