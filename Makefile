@@ -13,13 +13,13 @@ all: kvmstat
 kvmstat: kvmstat.c
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
 
-tests/guest: tests/helpers/guest.c tests/helpers/machine.h
+tests/guest: tests/helpers/guest.c tests/helpers/machine.h tests/helpers/kvm.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/guest.c
 
-tests/monitor: tests/helpers/monitor.c tests/helpers/machine.h
+tests/monitor: tests/helpers/monitor.c tests/helpers/machine.h tests/helpers/kvm.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/monitor.c
 
-tests/attack: tests/helpers/attack.c tests/helpers/machine.h
+tests/attack: tests/helpers/attack.c tests/helpers/machine.h tests/helpers/kvm.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/attack.c
 
 # One file to the compiler, with kvmstat.c and what is beside it; always built

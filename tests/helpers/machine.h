@@ -3,16 +3,11 @@
  * its vCPUs, and what KVM itself counted of one.  Includes what that needs.  x86 only.
  */
 
-#include <err.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdint.h>
+#include "kvm.h"
 #include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/types.h>
-#include <unistd.h>
 
 #define RAM_SIZE 0x80000u /* bytes of guest memory, from address 0 */
 #define CODE 0x1000u      /* the program's guest physical address, where vCPUs begin */
@@ -21,16 +16,6 @@
 static const char *const wanted[] = {"exits", "halt_exits", "irq_exits", "irq_window_exits",
     "io_exits", "mmio_exits", "irq_injections", "insn_emulation", "pf_fixed"};
 #define NWANTED (sizeof(wanted) / sizeof(wanted[0]))
-
-/* Opens /dev/kvm. */
-static inline int open_kvm(void)
-{
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    if (kvm < 0)
-        err(1, "/dev/kvm");
-    return kvm;
-}
 
 /* Makes a machine with memory, of which *ram is the address here; gives its descriptor. */
 static inline int make_machine(int kvm, uint8_t **ram)
@@ -85,37 +70,13 @@ static inline int make_vcpu(int kvm, int vm, int id, struct kvm_run **run)
    wanted. */
 static inline void print_stats(int vcpu, int id)
 {
-    int fd = ioctl(vcpu, KVM_GET_STATS_FD, NULL);
-    struct kvm_stats_header h;
+    int stats = ioctl(vcpu, KVM_GET_STATS_FD, NULL);
 
-    if (fd < 0 || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
+    if (stats < 0)
         err(1, "KVM_GET_STATS_FD");
     printf("%d\t%d", (int)getpid(), id);
-    for (size_t w = 0; w < NWANTED; w++) {
-        uint64_t value = 0;
-        for (uint32_t i = 0; i < h.num_desc; i++) {
-            union {
-                struct kvm_stats_desc d; /* as the kernel has it */
-                char bytes[512];         /* its name ends within these */
-            } desc;
-            size_t size = sizeof(desc.d) + h.name_size;
-            if (pread(fd, &desc, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
-                err(1, "statistics of vCPU %d", id);
-            if (strcmp(desc.d.name, wanted[w]) == 0 &&
-                pread(fd, &value, 8, (off_t)(h.data_offset + desc.d.offset)) != 8)
-                err(1, "statistics of vCPU %d", id);
-        }
-        printf("\t%llu", (unsigned long long)value);
-    }
+    for (size_t w = 0; w < NWANTED; w++)
+        printf("\t%llu", (unsigned long long)statistic(stats, wanted[w]));
     printf("\n");
-    close(fd);
-}
-
-/* Waits for a line, or the end, of stdin. */
-static inline void await_stdin(void)
-{
-    char c;
-
-    while (read(0, &c, 1) == 1 && c != '\n')
-        ;
+    close(stats);
 }

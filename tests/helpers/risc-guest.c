@@ -8,23 +8,18 @@
  */
 
 #define _GNU_SOURCE
-#include <err.h>
+#include "kvm.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #define MAX_VCPUS 8
 #define RAM UINT64_C(0x80000000)  /* guest physical address of memory */
@@ -266,10 +261,8 @@ static void create_vcpu(int kvm, int id)
 /* Makes the machine: memory, in which each page is mapped when it is touched, program, vCPUs. */
 static void create(void)
 {
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int kvm = open_kvm();
 
-    if (kvm < 0)
-        err(1, "/dev/kvm");
     vm = call(kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
     char *ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (ram == MAP_FAILED || madvise(ram, RAM_SIZE, MADV_NOHUGEPAGE) != 0)
@@ -286,25 +279,8 @@ static void create(void)
 /* Adds KVM's statistics of v to counts. */
 static void read_stats(const struct vcpu *v, uint64_t counts[NCOLUMNS])
 {
-    struct kvm_stats_header h;
-
-    if (pread(v->stats, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
-        err(1, "statistics of vCPU %d", v->id);
-    for (uint32_t i = 0; i < h.num_desc; i++) {
-        union {
-            struct kvm_stats_desc d; /* as the kernel has it */
-            char bytes[512];         /* its name ends within these */
-        } desc;
-        size_t size = sizeof(desc.d) + h.name_size;
-        uint64_t value = 0;
-        if (pread(v->stats, &desc, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size ||
-            pread(v->stats, &value, 8, (off_t)(h.data_offset + desc.d.offset)) != 8)
-            err(1, "statistics of vCPU %d", v->id);
-        for (size_t j = 0; j < sizeof(statistics) / sizeof(statistics[0]); j++) {
-            if (strcmp(desc.d.name, statistics[j].name) == 0)
-                counts[statistics[j].column] += value;
-        }
-    }
+    for (size_t i = 0; i < sizeof(statistics) / sizeof(statistics[0]); i++)
+        counts[statistics[i].column] += statistic(v->stats, statistics[i].name);
 }
 
 /* Prints the line of v. */
@@ -317,15 +293,6 @@ static void print_stats(const struct vcpu *v)
     for (int i = 0; i < NCOLUMNS; i++)
         printf("\t%llu", (unsigned long long)(counts[i] - v->before[i]));
     printf("\t%llu\n", (unsigned long long)works[CALLS]);
-}
-
-/* Waits for a line, or the end, of stdin. */
-static void await_stdin(void)
-{
-    char c;
-
-    while (read(0, &c, 1) == 1 && c != '\n')
-        ;
 }
 
 static void usage(void)
