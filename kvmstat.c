@@ -172,6 +172,7 @@ struct vcpu {
     uint64_t totals[NCOUNTERS]; /* -m: its counts since it was first seen */
     uint64_t read_at;           /* -c: when that thread's times were read last; 0: not yet */
     uint64_t times[NSHARES];    /* -c: these times then, in nanoseconds */
+    uint64_t used;              /* -c: the CPU time of its process just before; 0: not known */
     uint64_t shares[NSHARES];   /* -c: what they told, as in a tally ... */
     bool shareless;             /* -c: ... or that they told nothing */
     uint64_t spent[NSHARES];    /* -c, -m: the nanoseconds since its thread was first known */
@@ -4791,17 +4792,31 @@ static bool read_times(int tasks, int tid, uint64_t times[static NSHARES])
     return strtoull(end, NULL, 10) != 0; /* how often it ran: once at least */
 }
 
-/*
- * Reads the times of v's thread, and sets v->shares for the time since they were read before; tasks
- * is as above.  The kernel brings them up to date when the thread leaves a CPU, and at ticks of its
- * timer: a share may come out larger than the whole.
- */
-static void read_shares(struct vcpu *v, int tasks)
+/* Returns how many nanoseconds of CPU time process pid has used; 0 if that is not known. */
+static uint64_t cpu_time(int pid)
 {
-    uint64_t times[NSHARES] = {0};
+    clockid_t clock;
+    struct timespec t;
+
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        return 0;
+    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * Brings the times of v's thread up to date, and sets v->shares for the time since that was done
+ * before; tasks is as above.  used is the CPU time of v's process: as long as that stands still,
+ * none of its threads ran, and no file is read.  The kernel brings all these up to date when a
+ * thread leaves a CPU, and at ticks of its timer: a share may come out larger than the whole.
+ */
+static void read_shares(struct vcpu *v, int tasks, uint64_t used)
+{
+    uint64_t times[NSHARES] = {v->times[RUN], v->times[WAIT]};
     bool *is_fresh = &world.is_fresh[(unsigned)v->tid % BIRTHS];
     bool reborn = *is_fresh && birth_of(v->tid)->tid == v->tid;
-    bool known = v->tid == NO_THREAD || (v->tid != 0 && read_times(tasks, v->tid, times));
+    bool still = used != 0 && used == v->used && v->read_at != 0;
+    bool known =
+        v->tid == NO_THREAD || (v->tid != 0 && (still || read_times(tasks, v->tid, times)));
     uint64_t time = now(CLOCK_MONOTONIC), elapsed = time - v->read_at;
     bool same = known && v->read_at != 0 && !reborn;
 
@@ -4815,19 +4830,20 @@ static void read_shares(struct vcpu *v, int tasks)
     }
     v->shareless = !same;
     v->read_at = time;
+    v->used = used;
     *is_fresh &= !reborn;
     if (!known)
         note_thread(v, 0);
 }
 
 /*
- * Sets the shares in v's tally.  A report that follows another one at once, as kvmstat was late,
- * has those of that one: so short a time tells nothing.
+ * Sets the shares in v's tally; tasks and used are as above.  A report that follows another one at
+ * once, as kvmstat was late, has those of that one: so short a time tells nothing.
  */
-static void set_shares(struct vcpu *v, int tasks)
+static void set_shares(struct vcpu *v, int tasks, uint64_t used)
 {
     if (v->read_at == 0 || now(CLOCK_MONOTONIC) - v->read_at >= options.interval / 2)
-        read_shares(v, tasks);
+        read_shares(v, tasks, used);
     memcpy(v->tally.shares, v->shares, sizeof(v->shares));
     v->tally.shareless = v->shareless;
 }
@@ -4851,8 +4867,9 @@ static void set_all_shares(void)
                         : -1;
         if (tasks >= 0)
             find_named_threads(g, tasks);
+        uint64_t used = cpu_time(g->pid);
         for (size_t j = 0; j < g->nvcpus; j++)
-            set_shares(g->vcpus[j], tasks);
+            set_shares(g->vcpus[j], tasks, used);
         if (tasks >= 0)
             close(tasks);
     }

@@ -46,27 +46,51 @@ static void test_shares(void)
     struct vcpu *v = read_before();
 
     set_schedstat(7, "5500000000 2250000000 1234\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(!v->tally.shareless && is_about(v->tally.shares[RUN], 500) &&
             is_about(v->tally.shares[WAIT], 250),
         "shares are of the time between two readings");
     ok(v->spent[RUN] == NSEC / 2 && v->spent[WAIT] == NSEC / 4, "and the times are summed up");
     v = read_before();
     set_schedstat(7, "6100000000 2000000000 1234\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shares[RUN] == 10000, "none is larger than the whole");
     v = read_before();
     options.interval = 4ull * NSEC;
     v->shares[RUN] = 1234;
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     options.interval = 0;
     ok(v->tally.shares[RUN] == 1234 && v->spent[RUN] == 0, "too soon: those of the reading before");
     v = read_before();
     note_thread(v, NO_THREAD);
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless, "a vCPU that has no thread any more: not known");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(!v->tally.shareless && v->tally.shares[RUN] == 0, "then 0, as of one that never ran");
+}
+
+/* A process whose CPU time stands still. */
+static void test_still_shares(void)
+{
+    struct vcpu *v = read_before();
+
+    set_schedstat(7, "5500000000 2250000000 1234\n");
+    v->used = 9;
+    set_shares(v, temporary, 9);
+    ok(!v->tally.shareless && v->tally.shares[RUN] == 0 && v->tally.shares[WAIT] == 0 &&
+            v->times[RUN] == 5ull * NSEC,
+        "no thread ran where the process used no CPU time: nothing is read");
+    v->read_at -= NSEC;
+    set_shares(v, temporary, 10);
+    ok(v->tally.shares[RUN] > 4000 && v->used == 10, "one may have run where it did");
+    v = read_before();
+    v->used = 9;
+    note_thread(v, 8);
+    set_schedstat(8, "6500000000 2250000000 1234\n");
+    set_shares(v, temporary, 9);
+    ok(v->tally.shareless && v->times[RUN] == 6500000000, "another thread is read all the same");
+    set_schedstat(7, NULL);
+    set_schedstat(8, NULL);
 }
 
 static void test_unknown_shares(void)
@@ -75,39 +99,39 @@ static void test_unknown_shares(void)
 
     v->read_at = 0;
     set_schedstat(7, "5500000000 2250000000 1234\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->spent[RUN] == 0, "the first reading tells no share");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(!v->tally.shareless && v->tally.shares[RUN] == 0, "the second one does");
     v = read_before();
     note_thread(v, 8);
     set_schedstat(8, "6500000000 2250000000 1234\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->spent[RUN] == 0, "nor does the first one of another thread");
     v = read_before();
     *birth_of(7) = (struct birth){.tid = 7, .pid = 1};
     world.is_fresh[7] = true;
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->spent[RUN] == 0, "or of a new thread with the same id");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(!v->tally.shareless, "but the second one does");
     v = read_before();
     *birth_of(7) = (struct birth){.tid = 7 + BIRTHS, .pid = 1};
     world.is_fresh[7] = true;
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(!v->tally.shareless, "the birth of a thread of the same slot is another one's");
     v = read_before();
     set_schedstat(7, "4900000000 2250000000 1234\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->spent[WAIT] == 0, "times that fell are another thread's");
     v = read_before();
     set_schedstat(7, "0 0 0\n");
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->tid == 0, "a kernel that keeps no times says so by zeros");
     v = read_before();
     set_schedstat(7, NULL);
     set_schedstat(8, NULL);
-    set_shares(v, temporary);
+    set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->tid == 0, "a thread that has ended");
 }
 
@@ -146,5 +170,6 @@ static const struct test shares_tests[] = {
     {"moved_shares", test_moved_shares},
     {"only_vcpu_share", test_only_vcpu_share},
     {"shares", test_shares},
+    {"still_shares", test_still_shares},
     {"unknown_shares", test_unknown_shares},
 };
