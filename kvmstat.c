@@ -1481,15 +1481,15 @@ static void clear_tally(struct tally *t)
     t->nkeys = 0;
 }
 
-/* Adds what from has counted to to, and clears from, whose keys then count no more in the limits.
+/*
+ * Adds what from has counted to to, and clears from: first, so that no key counts twice in the
+ * limits.
  */
 static void move_tally(struct tally *from, struct tally *to)
 {
     struct tally moved = *from;
 
-    from->keys = NULL;
-    reading.nkeys -= from->nkeys;
-    from->nkeys = 0;
+    from->keys = NULL; /* they are in moved */
     clear_tally(from);
     for (int i = 0; i < NCOUNTERS; i++)
         to->counts[i] += moved.counts[i];
