@@ -1635,23 +1635,20 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
  */
 static long only_vcpu(const struct guest *g)
 {
-    const struct vcpu *present = NULL, *recent = NULL;
-    size_t npresent = 0, nrecent = 0;
+    bool any_present = false;
+    size_t n = 0;
+    long id = -1;
 
+    for (size_t i = 0; i < g->nvcpus; i++)
+        any_present |= g->vcpus[i]->present;
     for (size_t i = 0; i < g->nvcpus; i++) {
         const struct vcpu *v = g->vcpus[i];
-        if (v->present) {
-            present = v;
-            npresent++;
-        }
-        if (v->recent) {
-            recent = v;
-            nrecent++;
+        if (any_present ? v->present : v->recent) {
+            id = v->id;
+            n++;
         }
     }
-    if (npresent != 0)
-        return npresent == 1 ? present->id : -1;
-    return nrecent == 1 ? recent->id : -1;
+    return n == 1 ? id : -1;
 }
 
 /* Returns the slot of thread tid in world.threads, or the empty one where it belongs. */
