@@ -2259,21 +2259,6 @@ static struct event_type events[NEVENTS] = {
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
 /*
- * With -e vmexit, ends kvmstat if exit_key() finds no reason in the kvm_exit of object, which the
- * message names: a recording, or the event.  If software is true, there is no kvm_exit.
- */
-static void check_reasons(bool software, const char *object)
-{
-    static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
-    size_t size = 0;
-
-    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-        size += events[KVM_EXIT].fields[reasons[i]].size;
-    if (options.table == VMEXIT && !software && size == 0)
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
-}
-
-/*
  * Decides which of the events whose formats were parsed are wanted.  software tells that the host
  * has only the software backend.  Sets reading.host, event_of_id and, for -e vmexit, symbols.
  * Returns NULL, or the name of an event that is needed but not there; ends kvmstat if one never
@@ -2310,6 +2295,17 @@ static const char *choose_events(bool software)
             parse_symbols(type->print);
     }
     return NULL;
+}
+
+/*
+ * With -e vmexit, ends kvmstat if exit_key() finds no reason in the kvm_exit of object, which the
+ * message names: a recording, or the event.  choose_events() was called before.
+ */
+static void check_reasons(const char *object)
+{
+    if (options.table == VMEXIT && reading.host == OTHER_HOST &&
+        events[KVM_EXIT].fields[SYMBOL].size == 0)
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
 }
 
 /* Returns the common_type of r; 0 if r is too short to have one. */
@@ -2979,11 +2975,10 @@ static void enable_events(void)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
     }
-    bool software = has_only_software();
-    const char *missed = choose_events(software);
+    const char *missed = choose_events(has_only_software());
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    check_reasons(software, events[KVM_EXIT].name);
+    check_reasons(events[KVM_EXIT].name);
     switch_events_on();
 }
 
@@ -5787,7 +5782,7 @@ static void read_header(void)
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
             missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
-    check_reasons(software, input.name);
+    check_reasons(input.name);
 }
 
 static const struct source recorded_host = {
