@@ -3543,6 +3543,17 @@ static uint64_t start_time_of(int dir)
     return stat_field(dir, 22);
 }
 
+/* Returns when task tid started, in clock ticks since boot; 0 if it has ended. */
+static uint64_t start_time_of_task(int tid)
+{
+    int dir = open_task(tid);
+    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
+
+    if (dir >= 0)
+        close(dir);
+    return started;
+}
+
 /* Converts a time of the trace clock, in nanoseconds, to clock ticks since boot. */
 static uint64_t to_ticks(uint64_t time)
 {
@@ -3607,11 +3618,8 @@ static bool find_host_comm(int tid, char *name, size_t size)
 /* Ends g if its process's id is by now that of another process, which started at another time. */
 static void end_if_replaced(struct guest *g)
 {
-    int dir = open_task(g->pid);
-    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
+    uint64_t started = start_time_of_task(g->pid);
 
-    if (dir >= 0)
-        close(dir);
     if (started != 0 && started != g->started)
         end_guest(g, from_ticks(started));
 }
@@ -3951,36 +3959,25 @@ static const struct guest *insist_on_names(void)
  */
 
 /*
- * Finds out what procfs has of g.  Notes that g is gone if its process has ended, or if the one
- * that has its pid now started after the given time.
- */
-static void identify(struct guest *g, uint64_t time)
-{
-    bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
-    int dir = open_task(g->pid);
-
-    if (dir >= 0)
-        g->started = start_time_of(dir);
-    if (g->started == 0 || g->started > to_ticks(time)) {
-        g->started = 0;
-        g->gone = now(CLOCK_MONOTONIC);
-    } else if (named) {
-        name_guest(g);
-    }
-    if (dir >= 0)
-        close(dir);
-    if (named && g->name == NULL)
-        g->name = copy("?");
-}
-
-/*
- * source.meet_guest: identifies g and, with -m, notes whether its pid was another guest's before.
- * With -p, only find_asked() sets g->asked.
+ * source.meet_guest: finds out what procfs has of g.  Notes that g is gone if its process has
+ * ended, or if the one that has its pid now started after the given time; and, with -m, whether its
+ * pid was another guest's before.  With -p, find_asked() and check_names() set g->asked.
  */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
+    bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
+    uint64_t started = start_time_of_task(g->pid);
+
     g->asked = !options.some;
-    identify(g, time);
+    if (started == 0 || started > to_ticks(time)) {
+        g->gone = now(CLOCK_MONOTONIC);
+    } else {
+        g->started = started;
+        if (named)
+            name_guest(g);
+    }
+    if (named && g->name == NULL)
+        g->name = copy("?");
     if (options.metrics) {
         uint8_t *byte = &former_pids[(unsigned)g->pid % MAX_PIDS / 8];
         uint8_t bit = (uint8_t)(1 << g->pid % 8);
