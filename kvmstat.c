@@ -5,8 +5,8 @@
  * their reasons, the interrupts injected, the instructions emulated.  It enables
  * the kernel's kvm trace events in a tracefs instance of its own, reads each
  * CPU's raw buffer, puts the events in the order of their time stamps and counts
- * them by process and vCPU.  What it read it can save in trace-cmd's format, and
- * report later, on another host; its counters it can give to Performance Co-Pilot.
+ * them by process and vCPU.  It can save what it read in trace-cmd's format, to
+ * report it later, on another host, and give its counters to Performance Co-Pilot.
  * kvmstat(1) is the contract.
  *
  * Copyright (c) 2026 The kvmstat authors
@@ -41,10 +41,11 @@
  *   The table          columns, rows, and what is said on stderr; then -w, metrics (-m), starting
  *                      and ending, waiting, options, reports and main()
  *
- * An event: drain() has the CPU with the earliest one count_turn(), which takes it by fill() from
- * what source->read_pages() read.  count() finds its type and thread, and calls what events[] has
- * for the table: count_exit() adds to the thread's tally, which is its vCPU's or, while that is
- * not known, pending until move_tally().  set_line() makes the cells of a vCPU's tally.
+ * An event: fill() takes it from what source->read_pages() read of a CPU.  drain() finds the CPU
+ * with the earliest one, and count_turn() counts that.  count() finds its type and thread, and
+ * calls what events[] has for the table: count_exit() adds to the thread's tally, which is its
+ * vCPU's or, while that is not known, pending until move_tally().  set_line() makes the cells of a
+ * vCPU's tally.
  *
  * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
  * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
@@ -57,8 +58,8 @@
  *
  * A table of -e: enum table, tables[] with a function beside name_port(), a key_ function beside
  * key_pio(), and its uses in events[], of KVM_ENTRY, too; then print_usage(), print_help() and
- * parse_table().  An event or field that is new: enum event and events[] (on ALL_HOSTS, for a
- * recording without kvm_exit's format is an OTHER_HOST), or enum field_name and field_names[].
+ * parse_table().  A new event: enum event and events[] (on ALL_HOSTS, for a recording without
+ * kvm_exit's format is an OTHER_HOST).  A new field: enum field_name and field_names[].
  *
  * An architecture: its field, a table of reasons, and a case in exit_counter().  If print fmt has
  * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
@@ -185,8 +186,8 @@ struct vcpu {
 struct guest {
     int pid;             /* the process id (not a thread id) */
     uint64_t started;    /* when the process started, in clock ticks since boot; 0: not known */
-    char *name;          /* -m, -n, -w, or if a recording tells it: the guest's name, unescaped;
-                            else NULL */
+    char *name;          /* the guest's name, unescaped: with -m, -n, -w or a name for -p, or if a
+                            recording tells it; else NULL */
     uint64_t ask_at;     /* when to ask for the name again, by CLOCK_MONOTONIC; 0: never */
     struct vcpu **vcpus; /* its vCPUs, in order of their numbers */
     size_t nvcpus;       /* number of vcpus */
@@ -233,7 +234,7 @@ struct thread {
     long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
     bool is_new;          /* no search for its vCPU has been made yet */
     bool active;          /* since the last report, it had an event or an exit was settled */
-    bool ran;    /* it had an event as one that runs a vCPU, not only as one that makes it */
+    bool ran;    /* it had an event of a thread that runs a vCPU, not only of one that makes it */
     long loaded; /* arm64: the vCPU that it loaded last, or made; plus 1, for 0 is none */
     enum last_exit last_exit;   /* how its last exit is counted */
     bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
@@ -345,8 +346,8 @@ enum host_kind {
 /* How a table uses a trace event.  Hosts are enum host_kind. */
 struct use {
     unsigned hosts;  /* those where the table uses the event, if they have it */
-    unsigned needed; /* those where the table is refused if they do not have it, or if they are not
-                        among hosts: then they have it, but never fire it */
+    unsigned needed; /* those where the table is refused if they do not have the event.  Those that
+                        are not among hosts never fire it: there the table is refused anyway */
     void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
 };
 
@@ -372,11 +373,9 @@ struct source {
     void (*add_lost)(struct stream *s);
     /* Prints what was lost: list has numbers of events and their CPUs. */
     void (*say_lost)(const struct text *list);
-    /* Says what of s cannot be true and ends kvmstat; or empties s, if others' changes explain it.
-     */
+    /* Says what of s cannot be true and ends kvmstat; if others' changes explain it, empties s. */
     void (*refuse)(struct stream *s, const char *what);
-    /* Puts the name of thread tid, cut to size bytes, in name.  Returns false if it is not known.
-     */
+    /* Puts thread tid's name, cut to size bytes, in name.  Returns false if it is not known. */
     bool (*find_comm)(int tid, char *name, size_t size);
     /*
      * Returns the process id of the thread that had the id tid then; 0 if it is not known. pid_of()
@@ -578,9 +577,9 @@ static char *copy(const char *s)
 }
 
 /*
- * Makes room for one more object of size bytes behind the n at p.  The array has to have grown
- * so from its beginning, for its room follows from n.  The mean cost does not grow with n.  Returns
- * the array, which may have moved; ends kvmstat if memory is short.
+ * Makes room for one more object of size bytes behind the n at p.  Only this function may ever have
+ * made room in that array, for the room follows from n.  The mean cost does not grow with n.
+ * Returns the array, which may have moved; ends kvmstat if memory is short.
  */
 static void *grow(void *p, size_t n, size_t size)
 {
@@ -608,7 +607,7 @@ static void *create(size_t size)
  */
 static uint64_t clock_offset;
 
-/* Returns the time of clock in nanoseconds; that of CLOCK_MONOTONIC as events' stamps have it. */
+/* Returns the time of clock in nanoseconds; CLOCK_MONOTONIC's is that of the events' clock. */
 static uint64_t now(clockid_t clock)
 {
     struct timespec t;
@@ -1202,7 +1201,8 @@ struct symbol {
 
 /*
  * The names of exit reasons, from the first two tables in print fmt of the event that tells the
- * reasons: x86 has one table for VMX and one for SVM, arm64 one for ret and one for esr_ec.
+ * reasons: x86 has one table for VMX and one for SVM, arm64 one for ret and one for esr_ec.  RISC-V
+ * has none there: its names are from riscv64_causes.
  */
 static struct {
     struct symbol *list; /* in order of value */
@@ -1482,15 +1482,12 @@ static void clear_tally(struct tally *t)
     t->nkeys = 0;
 }
 
-/* Adds what from has counted to to, and clears from, whose keys then count no more in the limits.
- */
+/* Adds what from has counted to to.  Clears from first: no key counts twice in the limits. */
 static void move_tally(struct tally *from, struct tally *to)
 {
     struct tally moved = *from;
 
-    from->keys = NULL;
-    reading.nkeys -= from->nkeys;
-    from->nkeys = 0;
+    from->keys = NULL; /* they are in moved */
     clear_tally(from);
     for (int i = 0; i < NCOUNTERS; i++)
         to->counts[i] += moved.counts[i];
@@ -1636,23 +1633,20 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
  */
 static long only_vcpu(const struct guest *g)
 {
-    const struct vcpu *present = NULL, *recent = NULL;
-    size_t npresent = 0, nrecent = 0;
+    bool any_present = false;
+    size_t n = 0;
+    long id = -1;
 
+    for (size_t i = 0; i < g->nvcpus; i++)
+        any_present |= g->vcpus[i]->present;
     for (size_t i = 0; i < g->nvcpus; i++) {
         const struct vcpu *v = g->vcpus[i];
-        if (v->present) {
-            present = v;
-            npresent++;
-        }
-        if (v->recent) {
-            recent = v;
-            nrecent++;
+        if (any_present ? v->present : v->recent) {
+            id = v->id;
+            n++;
         }
     }
-    if (npresent != 0)
-        return npresent == 1 ? present->id : -1;
-    return nrecent == 1 ? recent->id : -1;
+    return n == 1 ? id : -1;
 }
 
 /* Returns the slot of thread tid in world.threads, or the empty one where it belongs. */
@@ -1759,8 +1753,8 @@ static void note_vcpu(struct thread *t, long id)
 }
 
 /*
- * Notes that t loaded or put the vCPU with number id, or made it: that is known when t runs it.
- * What t did before it was told of any is that one's, which it puts.
+ * Notes that t loaded, put or made the vCPU with number id; t's next event shows whether t runs it.
+ * If t had events before the first call, it is putting this vCPU: the events are this vCPU's.
  */
 static void note_load(struct thread *t, long id)
 {
@@ -1976,8 +1970,9 @@ static void tell_vcpu(struct thread *t, struct stream *s)
 /*
  * Counting keys (-e).  Times are those of perf-kvm(1): an exit takes from kvm_exit to the next
  * kvm_entry, an MMIO write or a port access from kvm_mmio or kvm_pio to the next kvm_entry, and an
- * MMIO read from kvm_exit to kvm_mmio.  Access to an MSR takes from kvm_msr to the next kvm_entry;
- * CPUID and a hypercall, of which perf-kvm has no tables, so from kvm_cpuid and kvm_hypercall.
+ * MMIO read from kvm_exit to kvm_mmio.  Access to an MSR takes from kvm_msr to the next kvm_entry.
+ * perf-kvm has no tables of CPUID and hypercalls: they take from kvm_cpuid or kvm_hypercall to the
+ * next kvm_entry.
  */
 
 /* Opens the exit or access with this id, which begins with s->next: its end is awaited. */
@@ -2012,11 +2007,11 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
 #define SECOND_SYMBOLS (UINT64_C(1) << 62)
 
 /*
- * RISC-V: the names of exceptions, in symbols[0], and of interrupts, in symbols[1], of which the
- * kernel gives none: those of the privileged specification, scause and its hypervisor extension.
+ * RISC-V: the names of causes, since the kernel gives none.  They are those of the privileged
+ * specification (scause, and its hypervisor extension).
  */
 static const struct {
-    size_t table;         /* its index in symbols */
+    size_t table;         /* index in symbols: 0 for exceptions, 1 for interrupts */
     struct symbol symbol; /* the cause's number, without bit 63, and name */
 } riscv64_causes[] = {
     {0, {0, "Instruction address misaligned"}},
@@ -2263,21 +2258,6 @@ static struct event_type events[NEVENTS] = {
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
 /*
- * With -e vmexit, ends kvmstat if exit_key() finds no reason in the kvm_exit of object, which the
- * message names: a recording, or the event.  If software is true, there is no kvm_exit.
- */
-static void check_reasons(bool software, const char *object)
-{
-    static const enum field_name reasons[] = {ESR_EC, ISA, SCAUSE, SYMBOL};
-    size_t size = 0;
-
-    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-        size += events[KVM_EXIT].fields[reasons[i]].size;
-    if (options.table == VMEXIT && !software && size == 0)
-        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
-}
-
-/*
  * Decides which of the events whose formats were parsed are wanted.  software tells that the host
  * has only the software backend.  Sets reading.host, event_of_id and, for -e vmexit, symbols.
  * Returns NULL, or the name of an event that is needed but not there; ends kvmstat if one never
@@ -2314,6 +2294,17 @@ static const char *choose_events(bool software)
             parse_symbols(type->print);
     }
     return NULL;
+}
+
+/*
+ * With -e vmexit, ends kvmstat if exit_key() finds no reason in the kvm_exit of object, which the
+ * message names: a recording, or the event.  choose_events() was called before.
+ */
+static void check_reasons(const char *object)
+{
+    if (options.table == VMEXIT && reading.host == OTHER_HOST &&
+        events[KVM_EXIT].fields[SYMBOL].size == 0)
+        fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
 }
 
 /* Returns the common_type of r; 0 if r is too short to have one. */
@@ -2547,7 +2538,7 @@ enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
 /* A directory of the instance that inotify watches. */
 struct watch {
     int wd;  /* the watch descriptor by which inotify names the directory */
-    int dir; /* file descriptor of one under events/; else -1.  Were it closed, the kernel might
+    int dir; /* file descriptor of one under events/; else -1.  If it were closed, the kernel might
                 (since Linux 6.6) make the directory anew, and that one is not watched */
     char path[64]; /* its path in the instance, with a slash at the end; empty for the topmost */
 };
@@ -2565,8 +2556,8 @@ static struct {
     struct watch *watches; /* the instance's directories that inotify watches */
     size_t nwatches;       /* number of these */
     struct text touched;   /* names of files changed by others since the last report */
-    bool changed;          /* others changed something that mend_instance() has to set right */
     size_t ntouched;       /* number of these, also of those left out of touched */
+    bool changed;          /* others changed something that mend_instance() has to set right */
 } trace = {.instances = -1, .dir = -1, .hold = -1, .janitor_pipe = -1, .inotify = -1};
 
 /*
@@ -2983,16 +2974,15 @@ static void enable_events(void)
             fail("%s: not understood (is this kernel newer than kvmstat?)", path);
         }
     }
-    bool software = has_only_software();
-    const char *missed = choose_events(software);
+    const char *missed = choose_events(has_only_software());
     if (missed != NULL)
         fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    check_reasons(software, events[KVM_EXIT].name);
+    check_reasons(events[KVM_EXIT].name);
     switch_events_on();
 }
 
 /*
- * Appends to t the ids of all threads of the processes of -p, with a space after each.  Returns how
+ * Appends to t the ids of all threads of the guests of -p, with a space after each.  Returns how
  * many ids these are.
  */
 static size_t put_thread_ids(struct text *t)
@@ -3020,8 +3010,8 @@ static size_t put_thread_ids(struct text *t)
 }
 
 /*
- * Has only the threads of the processes of -p traced, and those that they will start.  Ends kvmstat
- * if there are none and tracing has not begun.
+ * Has only the threads of the guests of -p traced, and those that they will start.  Ends kvmstat if
+ * there are none and tracing has not begun.
  */
 static void set_pids(void)
 {
@@ -3494,8 +3484,8 @@ static void check_module(void)
 
 /*
  * Says, in one line, what others changed in the instance since the last report.  If they changed
- * nothing since, but the instance was set right after start, says that: it is where this report's
- * interval begins.  Returns whether that makes this report's counts too low.
+ * nothing since, but the instance was set right after start, where this report's interval begins,
+ * says that.  Returns whether the counts of this report are too low.
  */
 static bool report_changes(uint64_t start)
 {
@@ -3550,6 +3540,17 @@ static uint64_t stat_field(int dir, int n)
 static uint64_t start_time_of(int dir)
 {
     return stat_field(dir, 22);
+}
+
+/* Returns when task tid started, in clock ticks since boot; 0 if it has ended. */
+static uint64_t start_time_of_task(int tid)
+{
+    int dir = open_task(tid);
+    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
+
+    if (dir >= 0)
+        close(dir);
+    return started;
 }
 
 /* Converts a time of the trace clock, in nanoseconds, to clock ticks since boot. */
@@ -3616,11 +3617,8 @@ static bool find_host_comm(int tid, char *name, size_t size)
 /* Ends g if its process's id is by now that of another process, which started at another time. */
 static void end_if_replaced(struct guest *g)
 {
-    int dir = open_task(g->pid);
-    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
+    uint64_t started = start_time_of_task(g->pid);
 
-    if (dir >= 0)
-        close(dir);
     if (started != 0 && started != g->started)
         end_guest(g, from_ticks(started));
 }
@@ -3960,36 +3958,25 @@ static const struct guest *insist_on_names(void)
  */
 
 /*
- * Finds out what procfs has of g.  Notes that g is gone if its process has ended, or if the one
- * that has its pid now started after the given time.
- */
-static void identify(struct guest *g, uint64_t time)
-{
-    bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
-    int dir = open_task(g->pid);
-
-    if (dir >= 0)
-        g->started = start_time_of(dir);
-    if (g->started == 0 || g->started > to_ticks(time)) {
-        g->started = 0;
-        g->gone = now(CLOCK_MONOTONIC);
-    } else if (named) {
-        name_guest(g);
-    }
-    if (dir >= 0)
-        close(dir);
-    if (named && g->name == NULL)
-        g->name = copy("?");
-}
-
-/*
- * source.meet_guest: identifies g and, with -m, notes whether its pid was another guest's before.
- * With -p, only find_asked() sets g->asked.
+ * source.meet_guest: finds out what procfs has of g.  Notes that g is gone if its process has
+ * ended, or if the one that has its pid now started after the given time; and, with -m, whether its
+ * pid was another guest's before.  With -p, find_asked() and check_names() set g->asked.
  */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
+    bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
+    uint64_t started = start_time_of_task(g->pid);
+
     g->asked = !options.some;
-    identify(g, time);
+    if (started == 0 || started > to_ticks(time)) {
+        g->gone = now(CLOCK_MONOTONIC);
+    } else {
+        g->started = started;
+        if (named)
+            name_guest(g);
+    }
+    if (named && g->name == NULL)
+        g->name = copy("?");
     if (options.metrics) {
         uint8_t *byte = &former_pids[(unsigned)g->pid % MAX_PIDS / 8];
         uint8_t bit = (uint8_t)(1 << g->pid % 8);
@@ -4068,8 +4055,8 @@ static bool is_end_asked(void)
 }
 
 /*
- * Returns whether the current look may go on.  It may not, and view.cut is set, once its CPU time
- * is used up, which is limited whatever a guest's owner made, or when kvmstat is to end.
+ * Returns whether the current look may go on.  Once its CPU time is used up, or kvmstat is to end,
+ * sets view.cut and returns false: so a look is short, whatever a guest's owner made.
  */
 static bool has_time(void)
 {
@@ -5807,7 +5794,7 @@ static void read_header(void)
     if (missed != NULL)
         fail("%s: has no %s (record with kvmstat -w%s%s, or trace-cmd record -e kvm)", input.name,
             missed, options.table == USUAL ? "" : " -e ", tables[options.table].name);
-    check_reasons(software, input.name);
+    check_reasons(input.name);
 }
 
 static const struct source recorded_host = {
