@@ -2532,8 +2532,8 @@ static struct {
     uint64_t look_begun; /* kvmstat's own CPU time when the current look began, in nanoseconds */
     uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
     uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
-    bool cut;            /* the look had to end before it had seen everything ... */
-    int cut_in;          /* ... while it read the process with this id */
+    bool cut;            /* the look had to end before it had seen everything */
+    int read_last;       /* id of the process whose file descriptors were read last */
     int shortage;        /* errno of the last failure for lack of something on this host; or 0 */
 } view = {.proc = -1, .debugfs = -1, .uevents = -1};
 
@@ -4204,67 +4204,59 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
     g->stale = now(CLOCK_MONOTONIC) < g->unsettled_until;
 }
 
-/* Finds the vCPUs that g has, by its file descriptors. */
-static void scan_descriptors(struct guest *g)
+/*
+ * Finds the vCPUs that process pid has, by its file descriptors.  g is its guest; NULL: it is none
+ * yet, and becomes one if it has a VM or a vCPU.
+ */
+static void read_process(int pid, struct guest *g)
 {
     struct descriptors f = {.last = -1};
-    int dir = open_task(g->pid);
+    int dir = open_task(pid);
     uint64_t begun = now(CLOCK_MONOTONIC);
 
     if (dir < 0)
         return;
-    bool own =
-        start_time_of(dir) == g->started; /* or the id is, or may become, another process's */
-    if (own)
-        read_descriptors(g->pid, dir, &f);
-    close(dir);
-    if (!own)
-        return;
-    take_descriptors(g, &f);
-    free(f.vcpus);
-    g->slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
-    if (view.cut)
-        view.cut_in = g->pid;
-}
-
-/* Makes process pid a guest, with its vCPUs, if it has a VM or a vCPU and is no guest yet. */
-static void search_process(int pid)
-{
-    struct descriptors f = {.last = -1};
-    int dir = known_guest(pid) != NULL ? -1 : open_task(pid);
-
-    if (dir < 0)
-        return;
-    read_descriptors(pid, dir, &f);
+    /* A process that ended left its id to another one, or may do so at any time. */
+    bool replaced = g != NULL && start_time_of(dir) != g->started;
+    if (!replaced) {
+        view.read_last = pid;
+        read_descriptors(pid, dir, &f);
+    }
+    bool slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
     /* A child just forked has its parent's file descriptors, but the VM is its parent's. */
-    if (f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
-        take_descriptors(guest_of(pid, now(CLOCK_MONOTONIC)), &f);
+    if (g == NULL && f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
+        g = guest_of(pid, now(CLOCK_MONOTONIC));
     close(dir);
+    if (g != NULL && !replaced) {
+        take_descriptors(g, &f);
+        g->slow = slow;
+    }
     free(f.vcpus);
-    if (view.cut)
-        view.cut_in = pid;
 }
 
 /*
- * Goes on with the search of all processes for those that have VMs, or begins one that is wanted;
- * with -p, none is.  A search may take several looks.
+ * Goes on with the search of all processes for those that have VMs and are no guests yet, or begins
+ * one that is wanted.  A search may take several looks.
  */
 static void search_processes(void)
 {
-    struct dirent *e = NULL;
+    DIR *d = view.search;
 
-    if (view.search == NULL && view.search_again && !options.some) {
-        view.search = open_host_dir(view.proc, ".");
-        view.search_again = view.search == NULL;
+    if (d == NULL && view.search_again) {
+        d = open_host_dir(view.proc, ".");
+        view.search_again = d == NULL;
     }
-    while (view.search != NULL && has_time()) {
-        if ((e = next_host_entry(view.search)) == NULL) {
-            closedir(view.search);
-            view.search = NULL;
-        } else if (parse_int(e->d_name) > 0) {
-            search_process(parse_int(e->d_name));
+    while (d != NULL && has_time()) {
+        const struct dirent *e = next_host_entry(d);
+        int pid = e == NULL ? -1 : parse_int(e->d_name);
+        if (pid > 0 && known_guest(pid) == NULL)
+            read_process(pid, NULL);
+        if (e == NULL) {
+            closedir(d);
+            d = NULL;
         }
     }
+    view.search = d;
 }
 
 /* qsort(), bsearch(): in order of inode. */
@@ -4491,9 +4483,9 @@ static void begin_look(void)
 }
 
 /*
- * Goes on with the look: reads which vCPUs the guests have; if thorough, also searches other
- * processes for VMs.  After a look that took much CPU time, none follows for some time, except for
- * those of reports.
+ * Goes on with the look: reads which vCPUs the guests have; if thorough and without -p, also
+ * searches other processes for VMs.  After a look that took much CPU time, none follows for some
+ * time, except for those of reports.
  */
 static void continue_look(bool thorough)
 {
@@ -4502,11 +4494,11 @@ static void continue_look(bool thorough)
             struct guest *g = world.guests[i];
             g->stale |= view.debugfs < 0;
             if (g->gone == 0 && g->asked && g->stale && g->slow == slow && has_time())
-                scan_descriptors(g);
+                read_process(g->pid, g);
         }
     }
     check_vms();
-    if (thorough)
+    if (thorough && !options.some)
         search_processes();
     uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - view.look_begun;
     bool quick = used < MAX_LOOK / 64 || reading.start == 0;
@@ -6289,7 +6281,7 @@ static void report_doubts(void)
     if (view.cut && !is_end_asked())
         complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
                  "missing; give a longer interval)",
-            view.cut_in);
+            view.read_last);
     if (view.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
             strerror(view.shortage));
@@ -8004,24 +7996,17 @@ static void check_pids(void)
 }
 
 /*
- * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.  Who
- * cannot see all guests is told so when tracing is to start.
+ * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.
+ * Leaves a user who cannot see all guests to start_tracing(), which says so.
  */
 static void check_names(void)
 {
-    struct dirent *e;
-
     if (options.nguests == 0 || missing_capability() != NULL)
         return;
-    DIR *d = open_host_dir(view.proc, ".");
-    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
     naming.said = true;         /* not each name that comes late is worth a message */
-    while ((e = next_host_entry(d)) != NULL) {
-        if (parse_int(e->d_name) > 0)
-            search_process(parse_int(e->d_name));
-    }
-    if (d != NULL)
-        closedir(d);
+    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
+    view.search_again = true;
+    search_processes();
     const struct guest *missing = insist_on_names();
     naming.said = reading.lossy = missing != NULL;
     if (missing != NULL)
