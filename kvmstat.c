@@ -952,6 +952,38 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
     return -1;
 }
 
+/*
+ * Other users who can write to a directory could take a new file's name there first: so it has a
+ * random number behind this text.  PCP's agent skips names that begin with a dot.
+ */
+static const char new_name[] = ".kvmstat.";
+enum { TRIES = 100 }; /* attempts to make a file or directory of such a name */
+
+/* Sets name to one that nobody can guess. */
+static void make_name(char name[static NAME_MAX + 1])
+{
+    uint64_t number;
+
+    if (getrandom(&number, sizeof(number), 0) < 0)
+        number = now(CLOCK_MONOTONIC); /* the next best */
+    snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, new_name, number);
+}
+
+/*
+ * Creates a file in directory dir and sets name to its name, which make_name() makes.  Returns its
+ * descriptor, or -1 with errno set.
+ */
+static int create_file(int dir, char name[static NAME_MAX + 1])
+{
+    int fd = -1;
+
+    for (int i = 0; i < TRIES && (i == 0 || errno == EEXIST) && fd < 0; i++) {
+        make_name(name);
+        fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
+    return fd;
+}
+
 /* Prints that an operation on object failed, as errno tells, and a remedy; ends kvmstat. */
 static _Noreturn void fail_errno(const char *object)
 {
@@ -6359,25 +6391,8 @@ static void open_output(void)
     }
 }
 
-/*
- * In a directory where other users can write, they could take a temporary file's name first, or
- * replace the file.  So such names cannot be guessed, and what keeps one for longer is in a
- * directory where only this user can write.
- */
-enum { TRIES = 100 }; /* attempts to make a file or directory of such a name */
-
 /* The recording's name in the directory of make_directory(). */
 static const char whole_name[] = "recording";
-
-/* Sets name to one that nobody can guess; ends kvmstat if that fails. */
-static void make_name(char name[static NAME_MAX + 1])
-{
-    uint64_t number;
-
-    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
-        fail_output();
-    snprintf(name, NAME_MAX + 1, ".kvmstat.%016" PRIx64, number);
-}
 
 /*
  * Returns a descriptor of a new unnamed file in the recording's directory, which is gone when that
@@ -6399,10 +6414,7 @@ static int create_saved(void)
 
     if (fd >= 0)
         return fd;
-    for (int i = 0; i < TRIES && fd < 0; i++) {
-        make_name(name);
-        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
+    fd = create_file(output.dir, name);
     if (fd < 0 || unlinkat(output.dir, name, 0) != 0)
         fail_output();
     return fd;
@@ -6424,7 +6436,10 @@ static void remove_directory(int dir, const char *name)
     errno = error;
 }
 
-/* Makes a directory for the recording and sets name.  Returns its descriptor or -1 with errno. */
+/*
+ * Makes a directory where no other user can replace the recording, and sets name to its name.
+ * Returns its descriptor, or -1 with errno.
+ */
 static int make_directory(char name[static NAME_MAX + 1])
 {
     int dir = -1;
@@ -6870,7 +6885,6 @@ static void finish_recording(void)
  */
 
 static const char mmv_name[] = "kvmstat";
-static const char mmv_new_name[] = ".kvmstat."; /* a random number follows; agents skip dot files */
 
 enum {
     PID_VCPUS = 255, /* vCPUs of a process whose ids in PCP are made of its process id */
@@ -7397,30 +7411,12 @@ static void remove_new_files(void)
     struct stat st;
 
     while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strncmp(e->d_name, mmv_new_name, strlen(mmv_new_name)) == 0 &&
+        if (strncmp(e->d_name, new_name, strlen(new_name)) == 0 &&
             fstatat(metrics.dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
             unlinkat(metrics.dir, e->d_name, 0);
     }
     if (d != NULL)
         closedir(d);
-}
-
-/*
- * Creates a new file with a random name, which nobody could take beforehand.  Returns its file
- * descriptor, and its name in name; or -1 with errno set.
- */
-static int open_new_file(char name[static NAME_MAX + 1])
-{
-    uint64_t number = now(CLOCK_MONOTONIC);
-    int fd = -1;
-
-    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
-        if (syscall(SYS_getrandom, &number, sizeof(number), 0) < 0)
-            number++; /* the next best: the time, counted up */
-        snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, mmv_new_name, number);
-        fd = openat(metrics.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
-    return fd;
 }
 
 /*
@@ -7442,15 +7438,6 @@ static struct mmv_file *map_new_file(int fd, size_t size)
         return NULL;
     madvise(p, size, MADV_DONTFORK);
     return p;
-}
-
-/* Removes the file name from directory dir after an error; errno stays as it is. */
-static void discard(int dir, const char *name)
-{
-    int error = errno;
-
-    unlinkat(dir, name, 0);
-    errno = error;
 }
 
 /* Unmaps and closes kvmstat's file, if there is one, but does not remove it. */
@@ -7477,7 +7464,7 @@ static bool replace_metrics_file(const struct row *rows, size_t n)
     size_t size = mmv_size(metrics.room);
     if (!is_in_place() && errno != ENOENT)
         return false;
-    int fd = open_new_file(name);
+    int fd = create_file(metrics.dir, name);
     if (fd < 0)
         return false;
     struct mmv_file *f = map_new_file(fd, size);
@@ -7485,10 +7472,12 @@ static bool replace_metrics_file(const struct row *rows, size_t n)
         fill_file(f, rows, n);
     if (f == NULL || fstat(fd, &st) != 0 ||
         renameat(metrics.dir, name, metrics.dir, mmv_name) != 0) {
-        discard(metrics.dir, name);
+        int error = errno;
+        unlinkat(metrics.dir, name, 0);
         if (f != NULL)
             munmap(f, size);
         close(fd);
+        errno = error;
         return false;
     }
     close_metrics_file();
