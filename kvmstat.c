@@ -4015,7 +4015,7 @@ static void identify(struct guest *g, uint64_t time)
 
 /*
  * source.meet_guest: identifies g and, with -m, notes whether its pid was another guest's before.
- * With -p, only find_asked() sets g->asked.
+ * With -p, check_names() and find_asked() set g->asked.
  */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
@@ -5507,12 +5507,12 @@ static struct guest *recall_guest(int tid)
  */
 static struct thread *recall_thread(int tid, uint64_t time)
 {
-    const struct owner *o = owner_of(tid);
     struct thread *t = known_thread(tid);
 
     (void)time;
     if (t != NULL && t->guest != NULL)
         return t;
+    const struct owner *o = owner_of(tid);
     struct guest *g = recall_guest(tid);
     if (g->nthreads == MAX_THREADS)
         note_partial();
@@ -5802,10 +5802,10 @@ static void read_header(void)
         fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
             input.name, input.clock);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
-    size_t share = READ_AHEAD / (reading.nstreams + 1);
-    share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
+    size_t ahead = READ_AHEAD / (reading.nstreams + 1);
+    ahead = ahead > MAX_READ_AHEAD ? MAX_READ_AHEAD : ahead;
     reading.chunk =
-        share > reading.page.size ? share - share % reading.page.size : reading.page.size;
+        ahead > reading.page.size ? ahead - ahead % reading.page.size : reading.page.size;
     /* Only x86 has a software backend; of others, the kvm_exit need not have occurred. */
     bool no_exit = events[KVM_EXIT].id == 0 ||
                    (events[KVM_EXIT].fields[ISA].size != 0 && !has_hardware_event());
@@ -5878,7 +5878,7 @@ struct column {
 
 /* The columns of the usual table, in the order of a line; time is shown with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
+    [COLUMN_TIME] = {"time", 4, ' ', NULL},
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
@@ -5908,8 +5908,6 @@ static const struct column key_columns[NKEYCOLUMNS] = {
     [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
     [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
 };
-
-static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
 
 /* Returns whether something counted in t, in the table that is reported. */
 static bool has_counts(const struct tally *t)
@@ -6201,7 +6199,7 @@ static void put_header(struct text *t, const char *stamp, const int widths[NCOLU
         line.cells[COLUMN_KEY] = tables[options.table].name;
     if (*stamp == '\0')
         line.cells[COLUMN_TIME] = "";
-    put_line(t, &line, name_column.name, widths);
+    put_line(t, &line, "name", widths);
 }
 
 /* Widens those of widths that are too narrow for line. */
@@ -7842,7 +7840,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 #define MAX_INTERVAL 1000000u     /* seconds: 11 days */
 #define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
 
-/* Ends kvmstat after -h or -V; with an error if what it escaped could not be written. */
+/* Ends kvmstat after -h or -V; with an error if what they print could not be written. */
 static _Noreturn void end_printing(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout))
@@ -8031,23 +8029,20 @@ static void parse_table(const char *word)
 static void check_order(void)
 {
     const char *word = options.order;
-    bool known = false;
+    int i = FIRST_COUNT;
 
     options.by_time = strcmp(word, "time") == 0;
-    if (options.table != USUAL && !options.by_time && strcmp(word, "count") != 0)
+    bool of_keys = options.by_time || strcmp(word, "count") == 0;
+    while (i < NCOLUMNS && strcmp(word, counter_columns[i].name) != 0)
+        i++;
+    if (options.table != USUAL && !of_keys)
         usage_error("-k \"", word, "\": neither count nor time, which are those of -e");
-    if (options.table != USUAL)
-        return;
-    for (int i = FIRST_COUNT; i < NCOLUMNS; i++) {
-        bool same = strcmp(word, counter_columns[i].name) == 0;
-        if (same && i >= FIRST_SHARE && !options.shares)
-            usage_error("-k \"", word, "\": only with -c");
-        known |= same;
-    }
-    if (!known && (options.by_time || strcmp(word, "count") == 0))
+    if (options.table == USUAL && of_keys)
         usage_error("-k \"", word, "\": only with -e");
-    if (!known)
+    if (options.table == USUAL && i == NCOLUMNS)
         usage_error("-k \"", word, "\": no column of counts or shares");
+    if (options.table == USUAL && i >= FIRST_SHARE && !options.shares)
+        usage_error("-k \"", word, "\": only with -c");
 }
 
 /* Takes interval and count, the words after the options. */
