@@ -4403,9 +4403,9 @@ static void scan_vms(void)
 
 /*
  * Compares the VMs in debugfs with the file descriptors of their owners.  A guest may have VMs
- * without a directory: then its file descriptors are read in every look.  If a
- * directory's owner is not known, asks for a search of all processes.  Where file descriptors do
- * not tell vCPUs' numbers, the directories do.
+ * without a directory: then its file descriptors are read in every look.  Asks for a search of all
+ * processes if a directory's owner is not known.  Takes vCPUs' numbers from the directories where
+ * file descriptors do not tell them.
  */
 static void check_vms(void)
 {
@@ -4426,8 +4426,8 @@ static void check_vms(void)
 }
 
 /*
- * Notes which guests' processes have ended.  With doubt (births may be missing), also
- * compares when the processes started: an id may have come into use again.
+ * Notes which guests' processes have ended.  With doubt (births may be missing), also compares when
+ * the processes started: an id may have come into use again.
  */
 static void find_ended(bool doubt)
 {
@@ -4621,9 +4621,9 @@ static int last_thread(const struct vm *m, long id)
 }
 
 /*
- * Sets ran_last of threads whose vCPU is looked for, if debugfs says that they ran a vCPU of m
- * last; UNKNOWN_VCPU if they ran more than one.  If it is not sure whose VM m
- * is, takes such a thread's guest for its owner.
+ * Sets ran_last of threads whose vCPU is looked for: to the vCPU of m that they ran last, by
+ * debugfs; to UNKNOWN_VCPU if that is more than one.  If it is not sure whose VM m is, takes such a
+ * thread's guest for its owner.
  */
 static void match_threads(struct vm *m)
 {
@@ -4640,8 +4640,8 @@ static void match_threads(struct vm *m)
 }
 
 /*
- * Calls match_threads() for the VMs whose owner is sure and has such threads or, if sure is false,
- * for those whose owner is not sure.
+ * Calls match_threads() for the VMs whose owner is sure and has threads whose vCPU is looked for;
+ * or, if sure is false, for those whose owner is not sure.
  */
 static void match_all_threads(bool sure)
 {
@@ -4691,9 +4691,9 @@ static bool is_looked_for(const struct thread *t, bool settling)
 }
 
 /*
- * For threads whose events do not tell their vCPU.  During an interval, looks for the vCPUs of new
- * threads, before these may be gone.  At its end (settling), looks for those of all threads that
- * had events, and gives their counts to the vCPU found, or to the row `?'.
+ * Looks for the vCPUs of threads whose events do not tell them: during an interval, of new threads,
+ * before these may be gone; at its end (settling), of all threads that had events, whose counts it
+ * gives to the vCPU found, or to the row `?'.
  */
 static void find_vcpus(bool settling)
 {
@@ -4916,7 +4916,7 @@ static void drop_threads(void)
 
 /*
  * Forgets threads that were found to have ended before the given time, up to which all events are
- * counted.  Of threads that had no event in this interval, finds out whether they have ended.
+ * counted.  Finds out whether threads that had no event in this interval have ended.
  */
 static void forget_threads(uint64_t end)
 {
@@ -4989,9 +4989,9 @@ static const struct source this_host = {
 };
 
 /*
- * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Nothing in the file is trusted: its size limits how much is read, and
- * what real hosts can have limits how much is kept.
+ * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5) describes it.
+ * Nothing in the file is trusted: its size limits how much is read, and what real hosts can have
+ * limits how much is kept.
  */
 
 #define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together */
@@ -5478,8 +5478,8 @@ static void take_guest(uint64_t end)
 
 /*
  * Implements source.find_pid, by the thread's birth.  If a GUEST option has the thread, and the
- * birth's process is no known guest, the option tells.  A thread that has
- * neither is shown as a process of its own.
+ * birth's process is no known guest, the option tells.  A thread that has neither is shown as a
+ * process of its own.
  */
 static int recalled_pid_of(int tid, uint64_t time)
 {
@@ -6271,8 +6271,8 @@ static size_t put_rows(
 }
 
 /*
- * Prints on stderr, in one line, what was lost since the last report.  A loss that was
- * reported before, but reaches into this interval, from start on, is listed `as before'.
+ * Prints on stderr, in one line, what was lost since the last report.  A loss that was reported
+ * before, but reaches into this interval, from start on, is listed `as before'.
  */
 static void report_lost(uint64_t start)
 {
@@ -6322,10 +6322,10 @@ static void report_doubts(void)
 }
 
 /*
- * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Such a file has all sub-buffers of a CPU one after the other: so each CPU's
- * are saved in an unnamed file of its own.  When kvmstat ends, it joins these into one file, which
- * then gets the name that the user gave.  Until then, a file that had the name keeps it.
+ * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5) describes it.  Such a
+ * file has all sub-buffers of a CPU one after the other: so each CPU's are saved in an unnamed file
+ * of its own.  When kvmstat ends, it joins these into one file, which then gets the name that the
+ * user gave.  Until then, a file that had the name keeps it.
  */
 
 #define MAX_ENTRIES (1u << 16) /* (vCPU, thread) entries of one guest that are recorded */
@@ -8274,8 +8274,8 @@ static void report_host(void)
 }
 
 /*
- * Ends kvmstat if the recording's next event is so long after end, the end of an
- * interval, that only a damaged file, or too short an interval, explains it.
+ * Ends kvmstat if the recording's next event is so long after end, the end of an interval, that
+ * only a damaged file, or too short an interval, explains it.
  */
 static void refuse_long_quiet(uint64_t end, uint64_t next)
 {
