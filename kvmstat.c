@@ -6538,50 +6538,40 @@ static void put_file(struct text *t, const char *name, bool sized)
     put_bytes(t, text, (size_t)size);
 }
 
-/*
- * Appends to t the formats of the wanted events of the system of event type; but if there is a
- * wanted event of that system before, they were.  Returns how many systems that are.
- */
-static size_t put_system(struct text *t, const struct event_type *type)
+/* Appends to t a system's name, and the number and formats of its wanted events. */
+static void put_system(struct text *t, const char *system)
 {
-    size_t size = strcspn(type->name, "/") + 1;
+    struct text formats = {.s = NULL};
+    size_t size = strlen(system);
     uint64_t n = 0;
     char path[64];
 
-    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
-        bool of_it = e->wanted && strncmp(e->name, type->name, size) == 0;
-        if (of_it && e < type)
-            return 0;
-        n += of_it;
-    }
-    put_bytes(t, type->name, size - 1);
-    put_bytes(t, "", 1);
-    put_number(t, n, 4);
-    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
-        if (!e->wanted || strncmp(e->name, type->name, size) != 0)
+    for (int i = 0; i < NEVENTS; i++) {
+        if (!events[i].wanted || strncmp(events[i].name, system, size) != 0)
             continue;
-        snprintf(path, sizeof(path), "events/%s/format", e->name);
-        put_file(t, path, true);
+        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
+        put_file(&formats, path, true);
+        n++;
     }
-    return 1;
+    put_bytes(t, system, size + 1);
+    put_number(t, n, 4);
+    put_bytes(t, formats.s, formats.size);
+    free(formats.s);
 }
 
 /* Saves the formats of the enabled events and of sub-buffers, and trace_clock. */
 static void save_formats(void)
 {
-    struct text *t = &output.formats, systems = {.s = NULL};
-    size_t nsystems = 0;
+    struct text *t = &output.formats;
 
-    for (int i = 0; i < NEVENTS; i++)
-        nsystems += events[i].wanted ? put_system(&systems, &events[i]) : 0;
     put_bytes(t, "header_page", 12);
     put_file(t, "events/header_page", true);
     put_bytes(t, "header_event", 13);
     put_file(t, "events/header_event", true);
     put_number(t, 0, 4); /* no events of ftrace itself */
-    put_number(t, nsystems, 4);
-    put_bytes(t, systems.s, systems.size);
-    free(systems.s);
+    put_number(t, 2, 4); /* systems, which take_format() reads */
+    put_system(t, "kvm");
+    put_system(t, "task");
     put_file(&output.clock, "trace_clock", false);
     put_bytes(&output.clock, "", 1);
 }
