@@ -7604,10 +7604,14 @@ static const char *missing_capability(void)
                                                                            : "CAP_DAC_READ_SEARCH";
 }
 
-/* Sets everything up and starts tracing; ends kvmstat if that fails. */
-static void start_tracing(void)
+/*
+ * Opens tracefs's directory of instances and locks it, and checks that kvmstat can see all guests
+ * here, and their times if -c needs them.  Ends kvmstat if it cannot.
+ */
+static void open_instances(void)
 {
     struct rlimit files;
+    uint64_t times[NSHARES];
 
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
@@ -7624,9 +7628,14 @@ static void start_tracing(void)
         fail("/proc: %s is missing, and the guests of other users would be hidden (give kvmstat "
              "that capability)",
             missing);
-    uint64_t times[NSHARES];
     if (options.shares && !read_times(view.proc, getpid(), times))
         fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
+}
+
+/* Sets everything up and starts tracing; ends kvmstat if that fails. */
+static void start_tracing(void)
+{
+    open_instances();
     if (options.metrics)
         start_metrics();
     create_instance();
@@ -8070,9 +8079,8 @@ static void check_combinations(void)
 }
 
 /*
- * Sets options and source from the command line.  If this host is to be reported, also opens
- * procfs and checks the ids of -p.  Ends kvmstat after -h and -V, and with status 2 if the
- * command line is wrong.
+ * Sets options and source from the command line.  Ends kvmstat after -h and -V, and with status 2
+ * if the command line is wrong.
  */
 static void parse_options(int argc, char **argv)
 {
@@ -8116,8 +8124,14 @@ static void parse_options(int argc, char **argv)
     parse_operands(argv + optind);
     check_combinations();
     source = is_recorded() ? &recorded_host : &this_host;
-    if (is_recorded())
-        return;
+}
+
+/*
+ * Opens procfs, checks that this host has what -p gives, and sets the options of this host that
+ * were not given.  Ends kvmstat with status 2 if -p is wrong.
+ */
+static void complete_options(void)
+{
     open_procfs();
     check_pids();
     check_names();
@@ -8234,6 +8248,7 @@ static void report_host(void)
 {
     sigset_t unblocked;
 
+    complete_options();
     /* There, headers of events have other fields, and no such host has a kvm_exit to count. */
     if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
         fail("this host is big-endian (kvmstat counts on little-endian hosts only)");
