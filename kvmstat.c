@@ -5202,16 +5202,16 @@ static void take_magic(void)
 static struct event_type *event_of_format(const char *system, const char *text)
 {
     static const char key[] = "name: ";
-    size_t length = strlen(system);
+    char name[64];
 
     if (strncmp(text, key, strlen(key)) != 0)
         return NULL;
     text += strlen(key);
-    size_t size = strcspn(text, "\n");
+    int length = (int)strcspn(text, "\n");
+    if (snprintf(name, sizeof(name), "%s/%.*s", system, length, text) >= (int)sizeof(name))
+        return NULL;
     for (int i = 0; i < NEVENTS; i++) {
-        const char *name = events[i].name;
-        if (strncmp(name, system, length) == 0 && name[length] == '/' &&
-            strncmp(name + length + 1, text, size) == 0 && name[length + 1 + size] == '\0')
+        if (strcmp(events[i].name, name) == 0)
             return &events[i];
     }
     return NULL;
