@@ -7056,7 +7056,7 @@ struct mmv_vcpus {
 
 /* The file of metrics for Performance Co-Pilot (-m). */
 static struct {
-    char *name; /* printable path of the directory; of the configuration while that is read */
+    char *name; /* path of the file's directory, escaped for printing */
     int dir;    /* file descriptor of the file's directory; -1: none yet */
     dev_t dev;  /* with ino: the file to replace, of this kvmstat or a dead one */
     ino_t ino;  /* 0: there is no such file */
@@ -7085,12 +7085,12 @@ static const char *metrics_remedy(void)
     }
 }
 
-/* Ends kvmstat with a message that the file could not be made, for which errno has the reason. */
-static _Noreturn void fail_metrics(void)
+/* Ends kvmstat, as an operation on the file or directory name failed, with errno's reason. */
+static _Noreturn void fail_metrics(const char *name)
 {
     const char *remedy = metrics_remedy();
 
-    fail("%s: %s (%s)", metrics.name, strerror(errno), remedy);
+    fail("%s: %s (%s)", name, strerror(errno), remedy);
 }
 
 /*
@@ -7106,14 +7106,14 @@ static const char *pcp_directory(void)
     if (env != NULL && *env != '\0')
         return env;
     conf = conf != NULL && *conf != '\0' ? conf : "/etc/pcp.conf";
-    metrics.name = escaped(conf);
+    char *name = escaped(conf);
     text[0] = '\n';
     if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
-        fail_metrics();
+        fail_metrics(name);
     char *dir = strstr(text, key);
     if (dir == NULL)
-        fail("%s: no PCP_TMP_DIR (set it in the environment)", metrics.name);
-    free(metrics.name);
+        fail("%s: no PCP_TMP_DIR (set it in the environment)", name);
+    free(name);
     dir += strlen(key);
     dir[strcspn(dir, "\r\n")] = '\0';
     return dir;
@@ -7132,7 +7132,7 @@ static void open_metrics_directory(void)
     if (metrics.dir < 0 && errno == ELOOP)
         fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
     if (metrics.dir < 0)
-        fail_metrics();
+        fail_metrics(metrics.name);
 }
 
 /*
@@ -7165,11 +7165,11 @@ static void find_former_file(void)
         return;
     bool strange = fd < 0 && (errno == ELOOP || errno == ENXIO); /* a symbolic link or a socket */
     if (fd < 0 && !strange)
-        fail_metrics();
+        fail_metrics(metrics.name);
     strange = strange || fstat(fd, &st) != 0 || !is_own(&st);
     ssize_t size = strange ? 0 : read(fd, &header, sizeof(header));
     if (size < 0 || (size > 0 && fcntl(fd, F_GETLK, &lock) != 0))
-        fail_metrics();
+        fail_metrics(metrics.name);
     if (size != sizeof(header) || memcmp(header.magic, "MMV", 4) != 0 ||
         header.cluster != MMV_CLUSTER)
         fail("%s/%s: not made by kvmstat (remove it)", metrics.name, mmv_name);
@@ -7485,7 +7485,7 @@ static void start_metrics(void)
     metrics.room = MIN_ROOM;
     metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
     if (!replace_metrics_file(NULL, 0))
-        fail_metrics();
+        fail_metrics(metrics.name);
     metrics.again = now(CLOCK_MONOTONIC) + NSEC;
 }
 
