@@ -952,6 +952,38 @@ static int open_parent(const char *path, char name[static NAME_MAX + 1])
     return -1;
 }
 
+/*
+ * Other users who can write to a directory could take a new file's name there first: so it has a
+ * random number behind this text.  PCP's agent skips names that begin with a dot.
+ */
+static const char new_name[] = ".kvmstat.";
+enum { TRIES = 100 }; /* attempts to make a file or directory of such a name */
+
+/* Sets name to one that nobody can guess. */
+static void make_name(char name[static NAME_MAX + 1])
+{
+    uint64_t number;
+
+    if (getrandom(&number, sizeof(number), 0) < 0)
+        number = now(CLOCK_MONOTONIC); /* the next best */
+    snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, new_name, number);
+}
+
+/*
+ * Creates a file in directory dir and sets name to its name, which make_name() makes.  Returns its
+ * descriptor, or -1 with errno set.
+ */
+static int create_file(int dir, char name[static NAME_MAX + 1])
+{
+    int fd = -1;
+
+    for (int i = 0; i < TRIES && (i == 0 || errno == EEXIST) && fd < 0; i++) {
+        make_name(name);
+        fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
+    return fd;
+}
+
 /* Prints that an operation on object failed, as errno tells, and a remedy; ends kvmstat. */
 static _Noreturn void fail_errno(const char *object)
 {
@@ -2524,8 +2556,8 @@ static struct {
     uint64_t look_begun; /* kvmstat's own CPU time when the current look began, in nanoseconds */
     uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
     uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
-    bool cut;            /* the look had to end before it had seen everything ... */
-    int cut_in;          /* ... while it read the process with this id */
+    bool cut;            /* the look had to end before it had seen everything */
+    int read_last;       /* id of the process whose file descriptors were read last */
     int shortage;        /* errno of the last failure for lack of something on this host; or 0 */
 } view = {.proc = -1, .debugfs = -1, .uevents = -1};
 
@@ -4192,67 +4224,59 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
     g->stale = now(CLOCK_MONOTONIC) < g->unsettled_until;
 }
 
-/* Finds the vCPUs that g has, by its file descriptors. */
-static void scan_descriptors(struct guest *g)
+/*
+ * Finds the vCPUs that process pid has, by its file descriptors.  g is its guest; NULL: it is none
+ * yet, and becomes one if it has a VM or a vCPU.
+ */
+static void read_process(int pid, struct guest *g)
 {
     struct descriptors f = {.last = -1};
-    int dir = open_task(g->pid);
+    int dir = open_task(pid);
     uint64_t begun = now(CLOCK_MONOTONIC);
 
     if (dir < 0)
         return;
-    bool own =
-        start_time_of(dir) == g->started; /* or the id is, or may become, another process's */
-    if (own)
-        read_descriptors(g->pid, dir, &f);
-    close(dir);
-    if (!own)
-        return;
-    take_descriptors(g, &f);
-    free(f.vcpus);
-    g->slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
-    if (view.cut)
-        view.cut_in = g->pid;
-}
-
-/* Makes process pid a guest, with its vCPUs, if it has a VM or a vCPU and is no guest yet. */
-static void search_process(int pid)
-{
-    struct descriptors f = {.last = -1};
-    int dir = known_guest(pid) != NULL ? -1 : open_task(pid);
-
-    if (dir < 0)
-        return;
-    read_descriptors(pid, dir, &f);
+    /* A process that ended left its id to another one, or may do so at any time. */
+    bool replaced = g != NULL && start_time_of(dir) != g->started;
+    if (!replaced) {
+        view.read_last = pid;
+        read_descriptors(pid, dir, &f);
+    }
+    bool slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
     /* A child just forked has its parent's file descriptors, but the VM is its parent's. */
-    if (f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
-        take_descriptors(guest_of(pid, now(CLOCK_MONOTONIC)), &f);
+    if (g == NULL && f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
+        g = guest_of(pid, now(CLOCK_MONOTONIC));
     close(dir);
+    if (g != NULL && !replaced) {
+        take_descriptors(g, &f);
+        g->slow = slow;
+    }
     free(f.vcpus);
-    if (view.cut)
-        view.cut_in = pid;
 }
 
 /*
- * Goes on with the search of all processes for those that have VMs, or begins one that is wanted;
- * with -p, none is.  A search may take several looks.
+ * Goes on with the search of all processes for those that have VMs and are no guests yet, or begins
+ * one that is wanted.  A search may take several looks.
  */
 static void search_processes(void)
 {
-    struct dirent *e = NULL;
+    DIR *d = view.search;
 
-    if (view.search == NULL && view.search_again && !options.some) {
-        view.search = open_host_dir(view.proc, ".");
-        view.search_again = view.search == NULL;
+    if (d == NULL && view.search_again) {
+        d = open_host_dir(view.proc, ".");
+        view.search_again = d == NULL;
     }
-    while (view.search != NULL && has_time()) {
-        if ((e = next_host_entry(view.search)) == NULL) {
-            closedir(view.search);
-            view.search = NULL;
-        } else if (parse_int(e->d_name) > 0) {
-            search_process(parse_int(e->d_name));
+    while (d != NULL && has_time()) {
+        const struct dirent *e = next_host_entry(d);
+        int pid = e == NULL ? -1 : parse_int(e->d_name);
+        if (pid > 0 && known_guest(pid) == NULL)
+            read_process(pid, NULL);
+        if (e == NULL) {
+            closedir(d);
+            d = NULL;
         }
     }
+    view.search = d;
 }
 
 /* qsort(), bsearch(): in order of inode. */
@@ -4367,9 +4391,9 @@ static void scan_vms(void)
 
 /*
  * Compares the VMs in debugfs with the file descriptors of their owners.  A guest may have VMs
- * without a directory: then its file descriptors are read in every look.  If a
- * directory's owner is not known, asks for a search of all processes.  Where file descriptors do
- * not tell vCPUs' numbers, the directories do.
+ * without a directory: then its file descriptors are read in every look.  Asks for a search of all
+ * processes if a directory's owner is not known.  Takes vCPUs' numbers from the directories where
+ * file descriptors do not tell them.
  */
 static void check_vms(void)
 {
@@ -4390,8 +4414,8 @@ static void check_vms(void)
 }
 
 /*
- * Notes which guests' processes have ended.  With doubt (births may be missing), also
- * compares when the processes started: an id may have come into use again.
+ * Notes which guests' processes have ended.  With doubt (births may be missing), also compares when
+ * the processes started: an id may have come into use again.
  */
 static void find_ended(bool doubt)
 {
@@ -4479,9 +4503,9 @@ static void begin_look(void)
 }
 
 /*
- * Goes on with the look: reads which vCPUs the guests have; if thorough, also searches other
- * processes for VMs.  After a look that took much CPU time, none follows for some time, except for
- * those of reports.
+ * Goes on with the look: reads which vCPUs the guests have; if thorough and without -p, also
+ * searches other processes for VMs.  After a look that took much CPU time, none follows for some
+ * time, except for those of reports.
  */
 static void continue_look(bool thorough)
 {
@@ -4490,11 +4514,11 @@ static void continue_look(bool thorough)
             struct guest *g = world.guests[i];
             g->stale |= view.debugfs < 0;
             if (g->gone == 0 && g->asked && g->stale && g->slow == slow && has_time())
-                scan_descriptors(g);
+                read_process(g->pid, g);
         }
     }
     check_vms();
-    if (thorough)
+    if (thorough && !options.some)
         search_processes();
     uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - view.look_begun;
     bool quick = used < MAX_LOOK / 64 || reading.start == 0;
@@ -4585,9 +4609,9 @@ static int last_thread(const struct vm *m, long id)
 }
 
 /*
- * Sets ran_last of threads whose vCPU is looked for, if debugfs says that they ran a vCPU of m
- * last; UNKNOWN_VCPU if they ran more than one.  If it is not sure whose VM m
- * is, takes such a thread's guest for its owner.
+ * Sets ran_last of threads whose vCPU is looked for: to the vCPU of m that they ran last, by
+ * debugfs; to UNKNOWN_VCPU if that is more than one.  If it is not sure whose VM m is, takes such a
+ * thread's guest for its owner.
  */
 static void match_threads(struct vm *m)
 {
@@ -4604,8 +4628,8 @@ static void match_threads(struct vm *m)
 }
 
 /*
- * Calls match_threads() for the VMs whose owner is sure and has such threads or, if sure is false,
- * for those whose owner is not sure.
+ * Calls match_threads() for the VMs whose owner is sure and has threads whose vCPU is looked for;
+ * or, if sure is false, for those whose owner is not sure.
  */
 static void match_all_threads(bool sure)
 {
@@ -4655,9 +4679,9 @@ static bool is_looked_for(const struct thread *t, bool settling)
 }
 
 /*
- * For threads whose events do not tell their vCPU.  During an interval, looks for the vCPUs of new
- * threads, before these may be gone.  At its end (settling), looks for those of all threads that
- * had events, and gives their counts to the vCPU found, or to the row `?'.
+ * Looks for the vCPUs of threads whose events do not tell them: during an interval, of new threads,
+ * before these may be gone; at its end (settling), of all threads that had events, whose counts it
+ * gives to the vCPU found, or to the row `?'.
  */
 static void find_vcpus(bool settling)
 {
@@ -4896,7 +4920,7 @@ static void drop_threads(void)
 
 /*
  * Forgets threads that were found to have ended before the given time, up to which all events are
- * counted.  Of threads that had no event in this interval, finds out whether they have ended.
+ * counted.  Finds out whether threads that had no event in this interval have ended.
  */
 static void forget_threads(uint64_t end)
 {
@@ -4969,9 +4993,9 @@ static const struct source this_host = {
 };
 
 /*
- * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Nothing in the file is trusted: its size limits how much is read, and
- * what real hosts can have limits how much is kept.
+ * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5) describes it.
+ * Nothing in the file is trusted: its size limits how much is read, and what real hosts can have
+ * limits how much is kept.
  */
 
 #define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together */
@@ -5182,16 +5206,16 @@ static void take_magic(void)
 static struct event_type *event_of_format(const char *system, const char *text)
 {
     static const char key[] = "name: ";
-    size_t length = strlen(system);
+    char name[64];
 
     if (strncmp(text, key, strlen(key)) != 0)
         return NULL;
     text += strlen(key);
-    size_t size = strcspn(text, "\n");
+    int length = (int)strcspn(text, "\n");
+    if (snprintf(name, sizeof(name), "%s/%.*s", system, length, text) >= (int)sizeof(name))
+        return NULL;
     for (int i = 0; i < NEVENTS; i++) {
-        const char *name = events[i].name;
-        if (strncmp(name, system, length) == 0 && name[length] == '/' &&
-            strncmp(name + length + 1, text, size) == 0 && name[length + 1 + size] == '\0')
+        if (strcmp(events[i].name, name) == 0)
             return &events[i];
     }
     return NULL;
@@ -5458,8 +5482,8 @@ static void take_guest(uint64_t end)
 
 /*
  * Implements source.find_pid, by the thread's birth.  If a GUEST option has the thread, and the
- * birth's process is no known guest, the option tells.  A thread that has
- * neither is shown as a process of its own.
+ * birth's process is no known guest, the option tells.  A thread that has neither is shown as a
+ * process of its own.
  */
 static int recalled_pid_of(int tid, uint64_t time)
 {
@@ -5487,12 +5511,12 @@ static struct guest *recall_guest(int tid)
  */
 static struct thread *recall_thread(int tid, uint64_t time)
 {
-    const struct owner *o = owner_of(tid);
     struct thread *t = known_thread(tid);
 
     (void)time;
     if (t != NULL && t->guest != NULL)
         return t;
+    const struct owner *o = owner_of(tid);
     struct guest *g = recall_guest(tid);
     if (g->nthreads == MAX_THREADS)
         note_partial();
@@ -5782,10 +5806,10 @@ static void read_header(void)
         fail("%s: its trace clock, %s, does not tell nanoseconds (leave interval, -e and -T out)",
             input.name, input.clock);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
-    size_t share = READ_AHEAD / (reading.nstreams + 1);
-    share = share > MAX_READ_AHEAD ? MAX_READ_AHEAD : share;
+    size_t ahead = READ_AHEAD / (reading.nstreams + 1);
+    ahead = ahead > MAX_READ_AHEAD ? MAX_READ_AHEAD : ahead;
     reading.chunk =
-        share > reading.page.size ? share - share % reading.page.size : reading.page.size;
+        ahead > reading.page.size ? ahead - ahead % reading.page.size : reading.page.size;
     /* Only x86 has a software backend; of others, the kvm_exit need not have occurred. */
     bool no_exit = events[KVM_EXIT].id == 0 ||
                    (events[KVM_EXIT].fields[ISA].size != 0 && !has_hardware_event());
@@ -5858,7 +5882,7 @@ struct column {
 
 /* The columns of the usual table, in the order of a line; time is shown with -T only. */
 static const struct column counter_columns[NCOLUMNS] = {
-    [COLUMN_TIME] = {"time", 4, ' ', "the end of the interval (-T)"},
+    [COLUMN_TIME] = {"time", 4, ' ', NULL},
     [COLUMN_PID] = {"pid", 6, ' ', "the process that has the virtual machine"},
     [COLUMN_VCPU] = {"vcpu", 4, ' ', "the virtual CPU's number; ? if nothing tells it"},
     [FIRST_COUNT + EXITS] = {"exits", 6, '|', "exits from guest to hypervisor, for any reason"},
@@ -5888,8 +5912,6 @@ static const struct column key_columns[NKEYCOLUMNS] = {
     [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
     [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
 };
-
-static const struct column name_column = {"name", 0, ' ', "the guest's name (-n)"};
 
 /* Returns whether something counted in t, in the table that is reported. */
 static bool has_counts(const struct tally *t)
@@ -6181,7 +6203,7 @@ static void put_header(struct text *t, const char *stamp, const int widths[NCOLU
         line.cells[COLUMN_KEY] = tables[options.table].name;
     if (*stamp == '\0')
         line.cells[COLUMN_TIME] = "";
-    put_line(t, &line, name_column.name, widths);
+    put_line(t, &line, "name", widths);
 }
 
 /* Widens those of widths that are too narrow for line. */
@@ -6253,8 +6275,8 @@ static size_t put_rows(
 }
 
 /*
- * Prints on stderr, in one line, what was lost since the last report.  A loss that was
- * reported before, but reaches into this interval, from start on, is listed `as before'.
+ * Prints on stderr, in one line, what was lost since the last report.  A loss that was reported
+ * before, but reaches into this interval, from start on, is listed `as before'.
  */
 static void report_lost(uint64_t start)
 {
@@ -6293,7 +6315,7 @@ static void report_doubts(void)
     if (view.cut && !is_end_asked())
         complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
                  "missing; give a longer interval)",
-            view.cut_in);
+            view.read_last);
     if (view.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
             strerror(view.shortage));
@@ -6304,10 +6326,10 @@ static void report_doubts(void)
 }
 
 /*
- * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5)
- * describes it.  Such a file has all sub-buffers of a CPU one after the other: so each CPU's
- * are saved in an unnamed file of its own.  When kvmstat ends, it joins these into one file, which
- * then gets the name that the user gave.  Until then, a file that had the name keeps it.
+ * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5) describes it.  Such a
+ * file has all sub-buffers of a CPU one after the other: so each CPU's are saved in an unnamed file
+ * of its own.  When kvmstat ends, it joins these into one file, which then gets the name that the
+ * user gave.  Until then, a file that had the name keeps it.
  */
 
 #define MAX_ENTRIES (1u << 16) /* (vCPU, thread) entries of one guest that are recorded */
@@ -6371,25 +6393,8 @@ static void open_output(void)
     }
 }
 
-/*
- * In a directory where other users can write, they could take a temporary file's name first, or
- * replace the file.  So such names cannot be guessed, and what keeps one for longer is in a
- * directory where only this user can write.
- */
-enum { TRIES = 100 }; /* attempts to make a file or directory of such a name */
-
 /* The recording's name in the directory of make_directory(). */
 static const char whole_name[] = "recording";
-
-/* Sets name to one that nobody can guess; ends kvmstat if that fails. */
-static void make_name(char name[static NAME_MAX + 1])
-{
-    uint64_t number;
-
-    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
-        fail_output();
-    snprintf(name, NAME_MAX + 1, ".kvmstat.%016" PRIx64, number);
-}
 
 /*
  * Returns a descriptor of a new unnamed file in the recording's directory, which is gone when that
@@ -6411,10 +6416,7 @@ static int create_saved(void)
 
     if (fd >= 0)
         return fd;
-    for (int i = 0; i < TRIES && fd < 0; i++) {
-        make_name(name);
-        fd = openat(output.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
+    fd = create_file(output.dir, name);
     if (fd < 0 || unlinkat(output.dir, name, 0) != 0)
         fail_output();
     return fd;
@@ -6436,7 +6438,10 @@ static void remove_directory(int dir, const char *name)
     errno = error;
 }
 
-/* Makes a directory for the recording and sets name.  Returns its descriptor or -1 with errno. */
+/*
+ * Makes a directory where no other user can replace the recording, and sets name to its name.
+ * Returns its descriptor, or -1 with errno.
+ */
 static int make_directory(char name[static NAME_MAX + 1])
 {
     int dir = -1;
@@ -6537,50 +6542,40 @@ static void put_file(struct text *t, const char *name, bool sized)
     put_bytes(t, text, (size_t)size);
 }
 
-/*
- * Appends to t the formats of the wanted events of the system of event type; but if there is a
- * wanted event of that system before, they were.  Returns how many systems that are.
- */
-static size_t put_system(struct text *t, const struct event_type *type)
+/* Appends to t a system's name, and the number and formats of its wanted events. */
+static void put_system(struct text *t, const char *system)
 {
-    size_t size = strcspn(type->name, "/") + 1;
+    struct text formats = {.s = NULL};
+    size_t size = strlen(system);
     uint64_t n = 0;
     char path[64];
 
-    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
-        bool of_it = e->wanted && strncmp(e->name, type->name, size) == 0;
-        if (of_it && e < type)
-            return 0;
-        n += of_it;
-    }
-    put_bytes(t, type->name, size - 1);
-    put_bytes(t, "", 1);
-    put_number(t, n, 4);
-    for (const struct event_type *e = events; e < events + NEVENTS; e++) {
-        if (!e->wanted || strncmp(e->name, type->name, size) != 0)
+    for (int i = 0; i < NEVENTS; i++) {
+        if (!events[i].wanted || strncmp(events[i].name, system, size) != 0)
             continue;
-        snprintf(path, sizeof(path), "events/%s/format", e->name);
-        put_file(t, path, true);
+        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
+        put_file(&formats, path, true);
+        n++;
     }
-    return 1;
+    put_bytes(t, system, size + 1);
+    put_number(t, n, 4);
+    put_bytes(t, formats.s, formats.size);
+    free(formats.s);
 }
 
 /* Saves the formats of the enabled events and of sub-buffers, and trace_clock. */
 static void save_formats(void)
 {
-    struct text *t = &output.formats, systems = {.s = NULL};
-    size_t nsystems = 0;
+    struct text *t = &output.formats;
 
-    for (int i = 0; i < NEVENTS; i++)
-        nsystems += events[i].wanted ? put_system(&systems, &events[i]) : 0;
     put_bytes(t, "header_page", 12);
     put_file(t, "events/header_page", true);
     put_bytes(t, "header_event", 13);
     put_file(t, "events/header_event", true);
     put_number(t, 0, 4); /* no events of ftrace itself */
-    put_number(t, nsystems, 4);
-    put_bytes(t, systems.s, systems.size);
-    free(systems.s);
+    put_number(t, 2, 4); /* systems, which take_format() reads */
+    put_system(t, "kvm");
+    put_system(t, "task");
     put_file(&output.clock, "trace_clock", false);
     put_bytes(&output.clock, "", 1);
 }
@@ -6882,7 +6877,6 @@ static void finish_recording(void)
  */
 
 static const char mmv_name[] = "kvmstat";
-static const char mmv_new_name[] = ".kvmstat."; /* a random number follows; agents skip dot files */
 
 enum {
     PID_VCPUS = 255, /* vCPUs of a process whose ids in PCP are made of its process id */
@@ -7066,7 +7060,7 @@ struct mmv_vcpus {
 
 /* The file of metrics for Performance Co-Pilot (-m). */
 static struct {
-    char *name; /* printable path of the directory; of the configuration while that is read */
+    char *name; /* path of the file's directory, escaped for printing */
     int dir;    /* file descriptor of the file's directory; -1: none yet */
     dev_t dev;  /* with ino: the file to replace, of this kvmstat or a dead one */
     ino_t ino;  /* 0: there is no such file */
@@ -7095,12 +7089,12 @@ static const char *metrics_remedy(void)
     }
 }
 
-/* Ends kvmstat with a message that the file could not be made, for which errno has the reason. */
-static _Noreturn void fail_metrics(void)
+/* Ends kvmstat, as an operation on the file or directory name failed, with errno's reason. */
+static _Noreturn void fail_metrics(const char *name)
 {
     const char *remedy = metrics_remedy();
 
-    fail("%s: %s (%s)", metrics.name, strerror(errno), remedy);
+    fail("%s: %s (%s)", name, strerror(errno), remedy);
 }
 
 /*
@@ -7116,14 +7110,14 @@ static const char *pcp_directory(void)
     if (env != NULL && *env != '\0')
         return env;
     conf = conf != NULL && *conf != '\0' ? conf : "/etc/pcp.conf";
-    metrics.name = escaped(conf);
+    char *name = escaped(conf);
     text[0] = '\n';
     if (read_file(AT_FDCWD, conf, text + 1, sizeof(text) - 1) < 0)
-        fail_metrics();
+        fail_metrics(name);
     char *dir = strstr(text, key);
     if (dir == NULL)
-        fail("%s: no PCP_TMP_DIR (set it in the environment)", metrics.name);
-    free(metrics.name);
+        fail("%s: no PCP_TMP_DIR (set it in the environment)", name);
+    free(name);
     dir += strlen(key);
     dir[strcspn(dir, "\r\n")] = '\0';
     return dir;
@@ -7142,7 +7136,7 @@ static void open_metrics_directory(void)
     if (metrics.dir < 0 && errno == ELOOP)
         fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
     if (metrics.dir < 0)
-        fail_metrics();
+        fail_metrics(metrics.name);
 }
 
 /*
@@ -7175,11 +7169,11 @@ static void find_former_file(void)
         return;
     bool strange = fd < 0 && (errno == ELOOP || errno == ENXIO); /* a symbolic link or a socket */
     if (fd < 0 && !strange)
-        fail_metrics();
+        fail_metrics(metrics.name);
     strange = strange || fstat(fd, &st) != 0 || !is_own(&st);
     ssize_t size = strange ? 0 : read(fd, &header, sizeof(header));
     if (size < 0 || (size > 0 && fcntl(fd, F_GETLK, &lock) != 0))
-        fail_metrics();
+        fail_metrics(metrics.name);
     if (size != sizeof(header) || memcmp(header.magic, "MMV", 4) != 0 ||
         header.cluster != MMV_CLUSTER)
         fail("%s/%s: not made by kvmstat (remove it)", metrics.name, mmv_name);
@@ -7409,30 +7403,12 @@ static void remove_new_files(void)
     struct stat st;
 
     while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strncmp(e->d_name, mmv_new_name, strlen(mmv_new_name)) == 0 &&
+        if (strncmp(e->d_name, new_name, strlen(new_name)) == 0 &&
             fstatat(metrics.dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
             unlinkat(metrics.dir, e->d_name, 0);
     }
     if (d != NULL)
         closedir(d);
-}
-
-/*
- * Creates a new file with a random name, which nobody could take beforehand.  Returns its file
- * descriptor, and its name in name; or -1 with errno set.
- */
-static int open_new_file(char name[static NAME_MAX + 1])
-{
-    uint64_t number = now(CLOCK_MONOTONIC);
-    int fd = -1;
-
-    for (int i = 0; i < 100 && (i == 0 || errno == EEXIST) && fd < 0; i++) {
-        if (syscall(SYS_getrandom, &number, sizeof(number), 0) < 0)
-            number++; /* the next best: the time, counted up */
-        snprintf(name, NAME_MAX + 1, "%s%016" PRIx64, mmv_new_name, number);
-        fd = openat(metrics.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
-    return fd;
 }
 
 /*
@@ -7454,15 +7430,6 @@ static struct mmv_file *map_new_file(int fd, size_t size)
         return NULL;
     madvise(p, size, MADV_DONTFORK);
     return p;
-}
-
-/* Removes the file name from directory dir after an error; errno stays as it is. */
-static void discard(int dir, const char *name)
-{
-    int error = errno;
-
-    unlinkat(dir, name, 0);
-    errno = error;
 }
 
 /* Unmaps and closes kvmstat's file, if there is one, but does not remove it. */
@@ -7489,7 +7456,7 @@ static bool replace_metrics_file(const struct row *rows, size_t n)
     size_t size = mmv_size(metrics.room);
     if (!is_in_place() && errno != ENOENT)
         return false;
-    int fd = open_new_file(name);
+    int fd = create_file(metrics.dir, name);
     if (fd < 0)
         return false;
     struct mmv_file *f = map_new_file(fd, size);
@@ -7497,10 +7464,12 @@ static bool replace_metrics_file(const struct row *rows, size_t n)
         fill_file(f, rows, n);
     if (f == NULL || fstat(fd, &st) != 0 ||
         renameat(metrics.dir, name, metrics.dir, mmv_name) != 0) {
-        discard(metrics.dir, name);
+        int error = errno;
+        unlinkat(metrics.dir, name, 0);
         if (f != NULL)
             munmap(f, size);
         close(fd);
+        errno = error;
         return false;
     }
     close_metrics_file();
@@ -7520,7 +7489,7 @@ static void start_metrics(void)
     metrics.room = MIN_ROOM;
     metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
     if (!replace_metrics_file(NULL, 0))
-        fail_metrics();
+        fail_metrics(metrics.name);
     metrics.again = now(CLOCK_MONOTONIC) + NSEC;
 }
 
@@ -7639,10 +7608,14 @@ static const char *missing_capability(void)
                                                                            : "CAP_DAC_READ_SEARCH";
 }
 
-/* Sets everything up and starts tracing; ends kvmstat if that fails. */
-static void start_tracing(void)
+/*
+ * Opens tracefs's directory of instances and locks it, and checks that kvmstat can see all guests
+ * here, and their times if -c needs them.  Ends kvmstat if it cannot.
+ */
+static void open_instances(void)
 {
     struct rlimit files;
+    uint64_t times[NSHARES];
 
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
@@ -7659,9 +7632,14 @@ static void start_tracing(void)
         fail("/proc: %s is missing, and the guests of other users would be hidden (give kvmstat "
              "that capability)",
             missing);
-    uint64_t times[NSHARES];
     if (options.shares && !read_times(view.proc, getpid(), times))
         fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
+}
+
+/* Sets everything up and starts tracing; ends kvmstat if that fails. */
+static void start_tracing(void)
+{
+    open_instances();
     if (options.metrics)
         start_metrics();
     create_instance();
@@ -7865,7 +7843,7 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 #define MAX_INTERVAL 1000000u     /* seconds: 11 days */
 #define MAX_KIB (1u << 30)        /* -b: 1 TiB, beyond any host's memory */
 
-/* Ends kvmstat after -h or -V; with an error if what it escaped could not be written. */
+/* Ends kvmstat after -h or -V; with an error if what they print could not be written. */
 static _Noreturn void end_printing(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout))
@@ -8008,24 +7986,17 @@ static void check_pids(void)
 }
 
 /*
- * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.  Who
- * cannot see all guests is told so when tracing is to start.
+ * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.
+ * Leaves a user who cannot see all guests to start_tracing(), which says so.
  */
 static void check_names(void)
 {
-    struct dirent *e;
-
     if (options.nguests == 0 || missing_capability() != NULL)
         return;
-    DIR *d = open_host_dir(view.proc, ".");
-    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
     naming.said = true;         /* not each name that comes late is worth a message */
-    while ((e = next_host_entry(d)) != NULL) {
-        if (parse_int(e->d_name) > 0)
-            search_process(parse_int(e->d_name));
-    }
-    if (d != NULL)
-        closedir(d);
+    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
+    view.search_again = true;
+    search_processes();
     const struct guest *missing = insist_on_names();
     naming.said = reading.lossy = missing != NULL;
     if (missing != NULL)
@@ -8061,23 +8032,20 @@ static void parse_table(const char *word)
 static void check_order(void)
 {
     const char *word = options.order;
-    bool known = false;
+    int i = FIRST_COUNT;
 
     options.by_time = strcmp(word, "time") == 0;
-    if (options.table != USUAL && !options.by_time && strcmp(word, "count") != 0)
+    bool of_keys = options.by_time || strcmp(word, "count") == 0;
+    while (i < NCOLUMNS && strcmp(word, counter_columns[i].name) != 0)
+        i++;
+    if (options.table != USUAL && !of_keys)
         usage_error("-k \"", word, "\": neither count nor time, which are those of -e");
-    if (options.table != USUAL)
-        return;
-    for (int i = FIRST_COUNT; i < NCOLUMNS; i++) {
-        bool same = strcmp(word, counter_columns[i].name) == 0;
-        if (same && i >= FIRST_SHARE && !options.shares)
-            usage_error("-k \"", word, "\": only with -c");
-        known |= same;
-    }
-    if (!known && (options.by_time || strcmp(word, "count") == 0))
+    if (options.table == USUAL && of_keys)
         usage_error("-k \"", word, "\": only with -e");
-    if (!known)
+    if (options.table == USUAL && i == NCOLUMNS)
         usage_error("-k \"", word, "\": no column of counts or shares");
+    if (options.table == USUAL && i >= FIRST_SHARE && !options.shares)
+        usage_error("-k \"", word, "\": only with -c");
 }
 
 /* Takes interval and count, the words after the options. */
@@ -8115,9 +8083,8 @@ static void check_combinations(void)
 }
 
 /*
- * Sets options and source from the command line.  If this host is to be reported, also opens
- * procfs and checks the ids of -p.  Ends kvmstat after -h and -V, and with status 2 if the
- * command line is wrong.
+ * Sets options and source from the command line.  Ends kvmstat after -h and -V, and with status 2
+ * if the command line is wrong.
  */
 static void parse_options(int argc, char **argv)
 {
@@ -8161,8 +8128,14 @@ static void parse_options(int argc, char **argv)
     parse_operands(argv + optind);
     check_combinations();
     source = is_recorded() ? &recorded_host : &this_host;
-    if (is_recorded())
-        return;
+}
+
+/*
+ * Opens procfs, checks that this host has what -p gives, and sets the options of this host that
+ * were not given.  Ends kvmstat with status 2 if -p is wrong.
+ */
+static void complete_options(void)
+{
     open_procfs();
     check_pids();
     check_names();
@@ -8279,6 +8252,7 @@ static void report_host(void)
 {
     sigset_t unblocked;
 
+    complete_options();
     /* There, headers of events have other fields, and no such host has a kvm_exit to count. */
     if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
         fail("this host is big-endian (kvmstat counts on little-endian hosts only)");
@@ -8309,8 +8283,8 @@ static void report_host(void)
 }
 
 /*
- * Ends kvmstat if the recording's next event is so long after end, the end of an
- * interval, that only a damaged file, or too short an interval, explains it.
+ * Ends kvmstat if the recording's next event is so long after end, the end of an interval, that
+ * only a damaged file, or too short an interval, explains it.
  */
 static void refuse_long_quiet(uint64_t end, uint64_t next)
 {

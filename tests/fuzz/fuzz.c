@@ -491,6 +491,8 @@ static void fuzz_operands(const uint8_t *data, size_t size)
     getopt(1, argv, "+");
     parse_options(argc, argv);
     bool recorded = options.read != NULL;
+    if (!recorded)
+        complete_options();
     must(recorded ? options.kib == 0 && options.write == NULL : options.kib != 0);
     must(options.kib <= MAX_KIB && options.count <= UINT32_MAX);
     must((recorded && options.interval == 0) || options.interval >= MIN_INTERVAL);
