@@ -1227,14 +1227,14 @@ static uint64_t value_of(const struct record *r, enum field_name field)
 
 /* The kernel's name of an exit reason. */
 struct symbol {
-    uint64_t value; /* the reason's number, of 32 bits */
+    uint64_t value; /* the reason's number: of 32 bits or, on RISC-V, with RISCV64_INTERRUPT */
     char name[40];  /* its name, cut to fit, in printable ASCII characters */
 };
 
 /*
  * The names of exit reasons, from the first two tables in print fmt of the event that tells the
  * reasons: x86 has one table for VMX and one for SVM, arm64 one for ret and one for esr_ec.  RISC-V
- * has none there: its names are from riscv64_causes.
+ * has none there: its names are riscv64_causes.
  */
 static struct {
     struct symbol *list; /* in order of value */
@@ -2042,39 +2042,36 @@ static void count_key(struct tally *t, uint64_t id, const struct stream *s)
  * RISC-V: the names of causes, since the kernel gives none.  They are those of the privileged
  * specification (scause, and its hypervisor extension).
  */
-static const struct {
-    size_t table;         /* index in symbols: 0 for exceptions, 1 for interrupts */
-    struct symbol symbol; /* the cause's number, without bit 63, and name */
-} riscv64_causes[] = {
-    {0, {0, "Instruction address misaligned"}},
-    {0, {1, "Instruction access fault"}},
-    {0, {2, "Illegal instruction"}},
-    {0, {3, "Breakpoint"}},
-    {0, {4, "Load address misaligned"}},
-    {0, {5, "Load access fault"}},
-    {0, {6, "Store/AMO address misaligned"}},
-    {0, {7, "Store/AMO access fault"}},
-    {0, {8, "Environment call from U-mode or VU-mode"}},
-    {0, {9, "Environment call from HS-mode"}},
-    {0, {10, "Environment call from VS-mode"}},
-    {0, {12, "Instruction page fault"}},
-    {0, {13, "Load page fault"}},
-    {0, {15, "Store/AMO page fault"}},
-    {0, {16, "Double trap"}},
-    {0, {18, "Software check"}},
-    {0, {19, "Hardware error"}},
-    {0, {20, "Instruction guest-page fault"}},
-    {0, {21, "Load guest-page fault"}},
-    {0, {22, "Virtual instruction"}},
-    {0, {23, "Store/AMO guest-page fault"}},
-    {1, {1, "Supervisor software interrupt"}},
-    {1, {2, "Virtual supervisor software interrupt"}},
-    {1, {5, "Supervisor timer interrupt"}},
-    {1, {6, "Virtual supervisor timer interrupt"}},
-    {1, {9, "Supervisor external interrupt"}},
-    {1, {10, "Virtual supervisor external interrupt"}},
-    {1, {12, "Supervisor guest external interrupt"}},
-    {1, {13, "Counter-overflow interrupt"}},
+static const struct symbol riscv64_causes[] = {
+    {0, "Instruction address misaligned"},
+    {1, "Instruction access fault"},
+    {2, "Illegal instruction"},
+    {3, "Breakpoint"},
+    {4, "Load address misaligned"},
+    {5, "Load access fault"},
+    {6, "Store/AMO address misaligned"},
+    {7, "Store/AMO access fault"},
+    {8, "Environment call from U-mode or VU-mode"},
+    {9, "Environment call from HS-mode"},
+    {10, "Environment call from VS-mode"},
+    {12, "Instruction page fault"},
+    {13, "Load page fault"},
+    {15, "Store/AMO page fault"},
+    {16, "Double trap"},
+    {18, "Software check"},
+    {19, "Hardware error"},
+    {20, "Instruction guest-page fault"},
+    {21, "Load guest-page fault"},
+    {22, "Virtual instruction"},
+    {23, "Store/AMO guest-page fault"},
+    {RISCV64_INTERRUPT | 1, "Supervisor software interrupt"},
+    {RISCV64_INTERRUPT | 2, "Virtual supervisor software interrupt"},
+    {RISCV64_INTERRUPT | 5, "Supervisor timer interrupt"},
+    {RISCV64_INTERRUPT | 6, "Virtual supervisor timer interrupt"},
+    {RISCV64_INTERRUPT | 9, "Supervisor external interrupt"},
+    {RISCV64_INTERRUPT | 10, "Virtual supervisor external interrupt"},
+    {RISCV64_INTERRUPT | 12, "Supervisor guest external interrupt"},
+    {RISCV64_INTERRUPT | 13, "Counter-overflow interrupt"},
 };
 
 /* Returns the id of kvm_exit r's key: its reason's number, with SECOND_SYMBOLS if that applies. */
@@ -2091,22 +2088,18 @@ static uint64_t exit_key(const struct record *r)
         reason = value_of(r, EXIT_REASON);
         return value_of(r, ISA) == 1 ? reason & 0xffff : reason | SECOND_SYMBOLS;
     }
-    if (has_field(r, SCAUSE)) {
-        reason = value_of(r, SCAUSE) & ~SECOND_SYMBOLS;
-        return (reason & RISCV64_INTERRUPT) != 0 ? reason | SECOND_SYMBOLS : reason;
-    }
     /* On another architecture, the field that print fmt has names for. */
-    return value_of(r, SYMBOL) & ~SECOND_SYMBOLS;
+    return value_of(r, has_field(r, SCAUSE) ? SCAUSE : SYMBOL) & ~SECOND_SYMBOLS;
 }
 
 /* Puts the name of the exit reason with key id in buf, or its number if it has none. */
 static void name_reason(uint64_t id, char *buf, size_t size)
 {
     size_t second = (id & SECOND_SYMBOLS) != 0;
-    uint64_t value = id & ~SECOND_SYMBOLS, code = value & ~RISCV64_INTERRUPT;
-    size_t i = symbol_index(second, code);
+    uint64_t value = id & ~SECOND_SYMBOLS;
+    size_t i = symbol_index(second, value);
 
-    if (i < symbols[second].n && symbols[second].list[i].value == code)
+    if (i < symbols[second].n && symbols[second].list[i].value == value)
         snprintf(buf, size, "%s", symbols[second].list[i].name);
     else
         snprintf(buf, size, "0x%" PRIx64, value);
@@ -2305,9 +2298,10 @@ static const char *choose_events(bool software)
                                                          : OTHER_HOST;
 
     reading.host = kind;
-    for (size_t i = 0;
-         kind == RISCV64_HOST && i < sizeof(riscv64_causes) / sizeof(riscv64_causes[0]); i++)
-        add_symbol(riscv64_causes[i].table, &riscv64_causes[i].symbol);
+    if (kind == RISCV64_HOST) {
+        for (size_t i = 0; i < sizeof(riscv64_causes) / sizeof(riscv64_causes[0]); i++)
+            add_symbol(0, &riscv64_causes[i]);
+    }
     for (int i = 0; i < NEVENTS; i++) {
         struct event_type *type = &events[i];
         const struct use *use = &type->uses[options.table];
