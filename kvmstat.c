@@ -3415,11 +3415,14 @@ static void note_changes(void)
         for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
             e = (const struct inotify_event *)s;
             const char *path = "", *name = e->len == 0 ? "" : e->name;
-            bool changed = (e->mask & (IN_MODIFY | IN_Q_OVERFLOW)) != 0;
+            bool changed = (e->mask & IN_MODIFY) != 0;
             for (size_t i = 0; i < trace.nwatches; i++)
                 path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
             /* kvmstat -w itself writes buffer_percent, again and again. */
-            if (changed ? strcmp(name, "buffer_percent") != 0 : takes_events(name))
+            bool own = options.write != NULL && strcmp(name, "buffer_percent") == 0;
+            if ((e->mask & IN_Q_OVERFLOW) != 0)
+                note_touched("too many files to tell", "");
+            else if (changed ? !own : takes_events(name))
                 note_touched(path, name);
         }
     }

@@ -24,6 +24,7 @@ pid set_event_pid echo 1 >set_event_pid
 clock trace_clock echo local >trace_clock
 smaller buffer_size_kb echo 8 >buffer_size_kb
 keep_old overwrite echo 0 >options/overwrite
+percent buffer_percent echo 100 >buffer_percent
 filter filter echo common_pid==1 >events/$event/filter
 reader trace_pipe timeout 0.3 cat trace_pipe || :
 "
