@@ -7618,7 +7618,6 @@ static void open_instances(void)
         files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    find_clock_offset();
     int tracefs = open_tracefs();
     trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (trace.instances < 0 || !lock_instances())
@@ -8128,12 +8127,13 @@ static void parse_options(int argc, char **argv)
 }
 
 /*
- * Opens procfs, checks that this host has what -p gives, and sets the options of this host that
- * were not given.  Ends kvmstat with status 2 if -p is wrong.
+ * Opens procfs, sets clock_offset, checks that this host has what -p gives, and sets the options of
+ * this host that were not given.  Ends kvmstat with status 2 if -p is wrong.
  */
 static void complete_options(void)
 {
     open_procfs();
+    find_clock_offset();
     check_pids();
     check_names();
     if (options.kib == 0)
