@@ -2550,9 +2550,10 @@ static struct {
     uint64_t look_begun; /* kvmstat's own CPU time when the current look began, in nanoseconds */
     uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
     uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
-    bool cut;            /* the look had to end before it had seen everything */
-    int read_last;       /* id of the process whose file descriptors were read last */
-    int shortage;        /* errno of the last failure for lack of something on this host; or 0 */
+    uint64_t attentive_until; /* buffers are read often until then, for a VM was just made */
+    bool cut;                 /* the look had to end before it had seen everything */
+    int read_last;            /* id of the process whose file descriptors were read last */
+    int shortage; /* errno of the last failure for lack of something on this host; or 0 */
 } view = {.proc = -1, .debugfs = -1, .uevents = -1};
 
 /* -m: a bit for each process id that has been a guest's. */
@@ -2584,6 +2585,7 @@ static struct {
     struct text touched;   /* names of files changed by others since the last report */
     size_t ntouched;       /* number of these, also of those left out of touched */
     bool changed;          /* others changed something that mend_instance() has to set right */
+    bool quiet;            /* no buffer had anything when poll_streams() asked last */
 } trace = {.instances = -1, .dir = -1, .hold = -1, .janitor_pipe = -1, .inotify = -1};
 
 /*
@@ -3293,11 +3295,13 @@ static void poll_streams(void)
         set_watermark("0");
     watch_streams();
     poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
+    trace.quiet = true;
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
         if ((p->revents & POLLERR) != 0)
             p->fd = -1; /* its CPU was never online: waiting for it would end at once */
         reading.streams[i].ready = (p->revents & POLLIN) != 0;
+        trace.quiet &= !reading.streams[i].ready;
     }
 }
 
@@ -4438,8 +4442,9 @@ static void expect_machine(int tid)
     struct guest *g = pid == 0 || options.some ? known_guest(pid) : guest_now(pid);
 
     view.search_again |= pid == 0;
+    view.attentive_until = t + ATTENTIVE;
     if (g != NULL) {
-        g->unsettled_until = t + ATTENTIVE;
+        g->unsettled_until = view.attentive_until;
         g->stale = true;
     }
 }
@@ -7787,7 +7792,7 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
     uint64_t t = now(CLOCK_MONOTONIC);
     struct timespec timeout = to_timespec(until > t ? until - t : 0);
 
-    trace.polls[POLL_STDOUT].revents = 0;
+    trace.polls[POLL_STDOUT].revents = trace.polls[POLL_UEVENTS].revents = 0;
     if (ppoll(trace.polls, FIRST_STREAM + (for_events ? reading.nstreams : 0), &timeout,
             unblocked) < 0 &&
         errno != EINTR)
@@ -7805,8 +7810,7 @@ static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocke
  */
 static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
-    static uint64_t due;       /* when the next look is due if the host is busy */
-    static uint64_t attentive; /* naps are short until then */
+    static uint64_t due; /* when the next look is due if the host is busy */
     uint64_t t = now(CLOCK_MONOTONIC), nap = NAP;
 
     /* In a nap, a CPU with 1.2 million events a second fills half of the default buffer. */
@@ -7816,19 +7820,19 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
         nap = SHORT_NAP;
     /* With -w, each look takes room in the recording: a sub-buffer, however few its events. */
     uint64_t brisk = options.write == NULL ? SHORT_NAP : NAP / 2;
-    if (t < attentive && nap > brisk)
+    if (t < view.attentive_until && nap > brisk)
         nap = brisk;
     due = due < t ? due : t; /* the interval may have ended before: this nap begins now */
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, false, unblocked);
     /* With -w, a few events do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
-    uint64_t look = now(CLOCK_MONOTONIC) + (t < attentive ? nap : NSEC);
-    wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
-    if (view.uevents >= 0 && read_uevents()) {
-        attentive = now(CLOCK_MONOTONIC) + ATTENTIVE;
+    uint64_t look = now(CLOCK_MONOTONIC) + (t < view.attentive_until ? nap : NSEC);
+    /* Else, there is no need to ask after a nap: where there were events, there are some again. */
+    if (due <= t || trace.quiet || options.write != NULL)
+        wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
+    if ((trace.polls[POLL_UEVENTS].revents & POLLIN) != 0 && read_uevents())
         due = 0;
-    }
 }
 
 /*
