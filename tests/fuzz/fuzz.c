@@ -189,6 +189,8 @@ static void forget(void)
         free_block(blocks + 1);
     if (input.fd >= 0)
         close(input.fd);
+    if (view.proc >= 0)
+        close(view.proc);
     copy_section(__start_kvmstat_data, first_data, DATA_SIZE);
     /* As memset(), but ASan does not look at it. */
     explicit_bzero(__start_kvmstat_bss, (size_t)(__stop_kvmstat_bss - __start_kvmstat_bss));
