@@ -607,14 +607,18 @@ static void *create(size_t size)
  */
 static uint64_t clock_offset;
 
+static uint64_t to_ns(struct timespec t)
+{
+    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+}
+
 /* Returns the time of clock in nanoseconds; CLOCK_MONOTONIC's is that of the events' clock. */
 static uint64_t now(clockid_t clock)
 {
     struct timespec t;
 
     clock_gettime(clock, &t);
-    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec -
-           (clock == CLOCK_MONOTONIC ? clock_offset : 0);
+    return to_ns(t) - (clock == CLOCK_MONOTONIC ? clock_offset : 0);
 }
 
 /* Returns part's share in whole, in hundredths of a per cent; 0 if whole is 0. */
@@ -4238,17 +4242,18 @@ static void read_process(int pid, struct guest *g)
     if (dir < 0)
         return;
     /* A process that ended left its id to another one, or may do so at any time. */
-    bool replaced = g != NULL && start_time_of(dir) != g->started;
-    if (!replaced) {
-        view.read_last = pid;
-        read_descriptors(pid, dir, &f);
+    if (g != NULL && start_time_of(dir) != g->started) {
+        close(dir);
+        return;
     }
+    view.read_last = pid;
+    read_descriptors(pid, dir, &f);
     bool slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
     /* A child just forked has its parent's file descriptors, but the VM is its parent's. */
     if (g == NULL && f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
         g = guest_of(pid, now(CLOCK_MONOTONIC));
     close(dir);
-    if (g != NULL && !replaced) {
+    if (g != NULL) {
         take_descriptors(g, &f);
         g->slow = slow;
     }
@@ -4813,7 +4818,7 @@ static uint64_t cpu_time(int pid)
 
     if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
         return 0;
-    return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
+    return to_ns(t);
 }
 
 /*
@@ -4880,7 +4885,7 @@ static void set_all_shares(void)
                         : -1;
         if (tasks >= 0)
             find_named_threads(g, tasks);
-        uint64_t used = cpu_time(g->pid);
+        uint64_t used = tasks >= 0 ? cpu_time(g->pid) : 0;
         for (size_t j = 0; j < g->nvcpus; j++)
             set_shares(g->vcpus[j], tasks, used);
         if (tasks >= 0)
