@@ -1093,6 +1093,10 @@ static void drop_privileges(void)
  * offsets.
  */
 
+/* The fields that all events have (struct trace_entry) are at the same places in all kernels. */
+#define COMMON_PID_AT 4u /* offset of common_pid, which has 4 bytes */
+#define COMMON_SIZE 8u   /* bytes of all of them */
+
 #define COMMIT_LENGTH 0xfffffu /* bits of commit: bytes of data; there cannot be more */
 
 static const char *const field_names[NFIELDS] = {
@@ -1177,7 +1181,7 @@ static bool parse_format(struct event_type *type, char *text)
     free(type->print);
     type->print = print == NULL || options.table != VMEXIT ? NULL : copy(print);
     type->id = (int)value;
-    return type->fields[COMMON_PID].size != 0;
+    return type->fields[COMMON_PID].offset == COMMON_PID_AT && type->fields[COMMON_PID].size == 4;
 }
 
 /*
@@ -1404,11 +1408,14 @@ static inline int subbuf_next(struct subbuf *b, struct record *r)
         }
         if (length < skip || length > left)
             return -1;
-        b->at += 4 + length;
         if (type == TYPE_TIME_STAMP) /* its five high bits are those of the time before */
             b->time = b->time >> TIME_STAMP_BITS << TIME_STAMP_BITS;
-        if (type >= TYPE_TIME_EXTEND)
+        if (type >= TYPE_TIME_EXTEND) {
             delta += (uint64_t)word << TIME_SHIFT;
+            if (b->time + delta > INT64_MAX)
+                return -1;
+        }
+        b->at += 4 + length;
         b->time += delta;
         if (type < TYPE_PADDING) {
             *r = (struct record){.time = b->time, .data = body + skip, .size = length - skip};
@@ -2337,10 +2344,10 @@ static void check_reasons(const char *object)
         fail("%s: the reasons of its architecture are not known (leave -e vmexit out)", object);
 }
 
-/* Returns the common_type of r; 0 if r is too short to have one. */
+/* Returns the common_type of r; 0 if r is too short for the fields that all events have. */
 static int event_id(const struct record *r)
 {
-    return r->size < 2 ? 0 : (int)load(r->data, 2);
+    return r->size < COMMON_SIZE ? 0 : (int)load(r->data, 2);
 }
 
 /*
@@ -2369,7 +2376,7 @@ static void count(struct stream *s)
     r->type = event_of_id[event_id(r)];
     if (r->type == NULL)
         return;
-    int tid = (int)value_of(r, COMMON_PID);
+    int tid = (int)load(r->data + COMMON_PID_AT, 4);
     if (tid <= 0)
         return;
     if (r->type == &events[TASK_NEWTASK]) {
@@ -2423,15 +2430,16 @@ static bool next_subbuf(struct stream *s)
     return true;
 }
 
-/* Takes the next event of s to s->next.  Returns false if there is none now. */
-static bool fill(struct stream *s)
+/*
+ * Goes on with the next sub-buffers of s after subbuf_next() gave found, which is 0 or -1: takes
+ * their first event to s->next.  Returns false if there is none now.
+ */
+static bool fill_anew(struct stream *s, int found)
 {
-    int found;
-
-    while ((found = subbuf_next(&s->subbuf, &s->next)) == 0) {
-        if (!next_subbuf(s))
-            return s->has_next = false;
-    }
+    while (found == 0 && next_subbuf(s))
+        found = subbuf_next(&s->subbuf, &s->next);
+    if (found == 0)
+        return false;
     if (found < 0 || s->next.time > INT64_MAX) {
         source->refuse(
             s, found < 0 ? "a sub-buffer that makes no sense" : "a time stamp that cannot be");
@@ -2442,30 +2450,27 @@ static bool fill(struct stream *s)
         reading.gap = s->gap > reading.gap ? s->gap : reading.gap;
         s->subbuf.missed = false;
     }
-    return s->has_next = true;
+    return true;
+}
+
+/* Takes the next event of s to s->next.  Returns false if there is none now. */
+static inline bool fill(struct stream *s)
+{
+    int found = subbuf_next(&s->subbuf, &s->next);
+
+    return s->has_next = found > 0 || fill_anew(s, found);
 }
 
 /*
  * Counts the next event of s, and those behind it that are stamped before limit.  Returns false if
- * s has no further event now.  For speed, it works on a copy of s->subbuf.
+ * s has no further event now.
  */
 static bool count_turn(struct stream *s, uint64_t limit)
 {
-    do {
-        struct subbuf here = s->subbuf, before;
-        bool within;
-        do {
-            count(s);
-            before = here;
-            within = subbuf_next(&here, &s->next) > 0 && s->next.time <= INT64_MAX;
-        } while (within && s->next.time < limit);
-        s->subbuf = within ? here : before;
-        if (within)
-            return true;
-        if (!fill(s))
-            return false;
-    } while (s->next.time < limit);
-    return true;
+    do
+        count(s);
+    while (fill(s) && s->next.time < limit);
+    return s->has_next;
 }
 
 /* Moves heap[i] down to where it belongs in the heap of n streams, earliest next event first. */
@@ -2485,6 +2490,18 @@ static void sift_down(struct stream **heap, size_t n, size_t i)
     heap[i] = s;
 }
 
+/* Takes the stream with the earliest next event from the heap of *n; NULL if it is empty. */
+static struct stream *take_first(struct stream **heap, size_t *n)
+{
+    if (*n == 0)
+        return NULL;
+    struct stream *first = heap[0];
+    heap[0] = heap[--*n];
+    if (*n > 0)
+        sift_down(heap, *n, 0);
+    return first;
+}
+
 /*
  * Counts all events stamped before until, which is not in the future, in the order of their stamps.
  * An event that a CPU is still writing is counted by the next call.
@@ -2501,16 +2518,17 @@ static void drain(uint64_t until)
     }
     for (size_t i = n / 2; i-- > 0;)
         sift_down(heap, n, i);
-    while (n > 0 && heap[0]->next.time < until) {
+    struct stream *s = take_first(heap, &n);
+    while (s != NULL && s->next.time < until) {
         /* The stream with the earliest event goes on until another stream's next event is due. */
-        struct stream *s = heap[0];
-        uint64_t limit = until;
-        for (size_t i = 1; i < n && i < 3; i++)
-            limit = heap[i]->next.time < limit ? heap[i]->next.time : limit;
-        if (!count_turn(s, limit))
-            heap[0] = heap[--n];
-        if (n > 0)
+        if (!count_turn(s, n > 0 && heap[0]->next.time < until ? heap[0]->next.time : until)) {
+            s = take_first(heap, &n);
+        } else if (n > 0) {
+            struct stream *first = heap[0];
+            heap[0] = s;
             sift_down(heap, n, 0);
+            s = first;
+        }
     }
     reading.drained = until;
 }

@@ -111,7 +111,7 @@ static void test_event_types(void)
 /* All types one after the other. */
 static void test_event_times(void)
 {
-    static const uint64_t high = (uint64_t)21 << 59;
+    static const uint64_t high = (uint64_t)5 << 59;
     uint32_t words[] = {
         29 | 7 << 5, 12, 1, 2,          /* a discarded event: its delta counts */
         2 | 1 << 5, 11, 12,             /* event 1 */
@@ -138,6 +138,21 @@ static void test_event_times(void)
     ok(subbuf_next(&b, &r) == 1 && r.time == time && r.size == 4 && load(r.data, 4) == 31,
         "an absolute stamp replaces all but the five highest bits");
     ok(subbuf_next(&b, &r) == 0 && subbuf_next(&b, &r) == 0, "the end stays the end");
+    free(p);
+}
+
+/* A stamp that no clock shows would be waited for in vain. */
+static void test_leap(void)
+{
+    uint32_t words[] = {30 | 1 << 5, 0, 1 | 1 << 5, 1};
+    uint8_t *p = make_page(words, sizeof(words), sizeof(words));
+    uint64_t time = INT64_MAX - 1;
+
+    memcpy(p, &time, 8);
+    ok(walk(p, HEADER + sizeof(words)).n == 1, "a time extend may reach the largest stamp");
+    time++;
+    memcpy(p, &time, 8);
+    ok(walk(p, HEADER + sizeof(words)).end == -1, "one that goes over it makes no sense");
     free(p);
 }
 
@@ -301,6 +316,7 @@ static void test_fatal_pages(void)
 static const struct test subbufs_tests[] = {
     {"event_types", test_event_types},
     {"event_times", test_event_times},
+    {"leap", test_leap},
     {"lengths", test_lengths},
     {"commit", test_commit},
     {"random_pages", test_random_pages},
