@@ -2582,7 +2582,7 @@ static struct {
 static uint8_t former_pids[MAX_PIDS / 8];
 
 /* Indexes in trace.polls. */
-enum { POLL_STDOUT, POLL_UEVENTS, POLL_CHANGES, FIRST_STREAM };
+enum { POLL_UEVENTS, POLL_CHANGES, POLL_STDOUT, FIRST_STREAM };
 
 /* A directory of the instance that inotify watches. */
 struct watch {
@@ -2600,7 +2600,7 @@ static struct {
     int hold;              /* its tracing_on, open: nobody can remove the instance meanwhile */
     int janitor_pipe;      /* write end of the pipe whose closing starts the janitor's work */
     pid_t janitor;         /* process id of the janitor; 0: there is none */
-    struct pollfd *polls;  /* stdout, view.uevents, inotify, and then one for each stream */
+    struct pollfd *polls;  /* view.uevents, inotify, stdout, and then one for each stream */
     int inotify;           /* tells what others do in the instance */
     struct watch *watches; /* the instance's directories that inotify watches */
     size_t nwatches;       /* number of these */
@@ -3216,8 +3216,8 @@ static void open_streams(void)
     qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
-    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* the reader may go away */
     trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
+    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* the reader may go away */
     watch_streams();
 }
 
@@ -3309,14 +3309,14 @@ static void say_host_lost(const struct text *list)
 
 /*
  * Asks the kernel which streams have something to read, even a single event, and sets ready of
- * each.
+ * each.  The same call asks for changes in the instance and for the end of stdout's reader.
  */
 static void poll_streams(void)
 {
     if (options.write != NULL)
         set_watermark("0");
     watch_streams();
-    poll_buffers(&trace.polls[FIRST_STREAM], reading.nstreams);
+    poll_buffers(&trace.polls[POLL_CHANGES], FIRST_STREAM - POLL_CHANGES + reading.nstreams);
     trace.quiet = true;
     for (size_t i = 0; i < reading.nstreams; i++) {
         struct pollfd *p = &trace.polls[FIRST_STREAM + i];
@@ -7806,30 +7806,25 @@ static struct timespec to_timespec(uint64_t ns)
 }
 
 /*
- * Waits, with the signal mask *unblocked, until the given time of CLOCK_MONOTONIC, or until a
- * uevent came, inotify tells of a change in the instance or, if for_events, a CPU's buffer has
- * events.  Ends kvmstat if a signal asked for that or the reader of stdout is gone.
+ * Waits, with the signal mask *unblocked, until the given time of CLOCK_MONOTONIC, or until one of
+ * the first n of trace.polls has something.  Ends kvmstat if a signal asked for that.
  */
-static void wait_until(uint64_t until, bool for_events, const sigset_t *unblocked)
+static void wait_until(uint64_t until, size_t n, const sigset_t *unblocked)
 {
     uint64_t t = now(CLOCK_MONOTONIC);
     struct timespec timeout = to_timespec(until > t ? until - t : 0);
 
-    trace.polls[POLL_STDOUT].revents = trace.polls[POLL_UEVENTS].revents = 0;
-    if (ppoll(trace.polls, FIRST_STREAM + (for_events ? reading.nstreams : 0), &timeout,
-            unblocked) < 0 &&
-        errno != EINTR)
+    trace.polls[POLL_UEVENTS].revents = 0;
+    if (ppoll(trace.polls, n, &timeout, unblocked) < 0 && errno != EINTR)
         fail("poll: %s", strerror(errno));
     if (signalled != 0)
         leave_by_signal(signalled);
-    if ((trace.polls[POLL_STDOUT].revents & (POLLERR | POLLHUP)) != 0)
-        leave_by_signal(SIGPIPE);
 }
 
 /*
  * Waits until there is something to look at or the interval ends, at end.  On a quiet host, an
  * event wakes kvmstat at once: a new guest's threads may be gone soon.  On a busy host, kvmstat
- * naps between two looks, so that not each event wakes it.
+ * naps between two looks, so that not each event wakes it: only a uevent does.
  */
 static void wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
@@ -7848,12 +7843,13 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
     due = due < t ? due : t; /* the interval may have ended before: this nap begins now */
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
-        wait_until(due < end ? due : end, false, unblocked);
+        wait_until(due < end ? due : end, POLL_UEVENTS + 1, unblocked);
     /* With -w, a few events do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < view.attentive_until ? nap : NSEC);
     /* Else, there is no need to ask after a nap: where there were events, there are some again. */
     if (due <= t || trace.quiet || options.write != NULL)
-        wait_until(options.write != NULL && look < end ? look : end, true, unblocked);
+        wait_until(options.write != NULL && look < end ? look : end,
+            FIRST_STREAM + reading.nstreams, unblocked);
     if ((trace.polls[POLL_UEVENTS].revents & POLLIN) != 0 && read_uevents())
         due = 0;
 }
@@ -8294,7 +8290,10 @@ static void report_host(void)
             uint64_t t = now(CLOCK_MONOTONIC);
             over = t >= end;
             drain_buffers(over ? end : t);
-            note_changes();
+            if ((trace.polls[POLL_STDOUT].revents & (POLLERR | POLLHUP)) != 0)
+                leave_by_signal(SIGPIPE);
+            if ((trace.polls[POLL_CHANGES].revents & POLLIN) != 0)
+                note_changes();
             if (trace.changed)
                 mend_instance();
             if (world.any_new)
