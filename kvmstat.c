@@ -357,7 +357,8 @@ struct event_type {
     enum counter counter;         /* the column in which count_event() counts it */
     struct use uses[NTABLES];     /* by enum table */
     int id;                       /* its common_type; 0: there is no such event */
-    bool wanted;                  /* the table that is reported uses it on this host */
+    bool wanted;                  /* the table that is reported uses it on this host ... */
+    bool only_counts;             /* ... just to count it in its column, by count_event() */
     struct field fields[NFIELDS]; /* where its fields are */
     char *print;                  /* -e vmexit: its print fmt, with names of reasons; else NULL */
 };
@@ -2325,6 +2326,7 @@ static const char *choose_events(bool software)
                 tables[options.table].name);
         if ((use->needed & kind) != 0 && !type->wanted)
             return type->name;
+        type->only_counts = use->count == count_event && type->fields[VCPU_ID].size == 0;
         if (type->wanted)
             event_of_id[type->id] = type;
         if (type->wanted && (use->needed & kind) != 0)
@@ -2379,16 +2381,22 @@ static void count(struct stream *s)
     int tid = (int)load(r->data + COMMON_PID_AT, 4);
     if (tid <= 0)
         return;
+    struct thread *t = s->thread;
+    bool known = t != NULL && t->tid == tid && t->guest != NULL && !t->guest->former;
+    /* For speed: most events just count, and the last one, which was not too early, had t, too. */
+    if (known && r->type->only_counts && t->loaded == 0) {
+        t->active = t->ran = true;
+        count_event(t, s);
+        return;
+    }
     if (r->type == &events[TASK_NEWTASK]) {
         keep_birth(r, tid);
         return;
     }
     if (r->time < reading.start)
         return;
-    if (s->thread == NULL || s->thread->tid != tid || s->thread->guest == NULL ||
-        s->thread->guest->former)
-        s->thread = source->find_thread(tid, r->time);
-    struct thread *t = s->thread;
+    if (!known)
+        t = s->thread = source->find_thread(tid, r->time);
     if (t == NULL) {
         world.unknown++;
         return;
@@ -2526,7 +2534,8 @@ static void drain(uint64_t until)
         } else if (n > 0) {
             struct stream *first = heap[0];
             heap[0] = s;
-            sift_down(heap, n, 0);
+            if (n > 1)
+                sift_down(heap, n, 0);
             s = first;
         }
     }
