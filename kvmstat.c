@@ -7834,8 +7834,12 @@ static void wait_until(uint64_t until, size_t n, const sigset_t *unblocked)
  * Waits until there is something to look at or the interval ends, at end.  On a quiet host, an
  * event wakes kvmstat at once: a new guest's threads may be gone soon.  On a busy host, kvmstat
  * naps between two looks, so that not each event wakes it: only a uevent does.
+ *
+ * Returns the time up to which events are to be counted, end at most.  After a full nap it is a bit
+ * ago, so that the sub-buffer that a busy CPU is writing need not be read: the kernel hands over a
+ * full one as it is, but copies that one event by event.
  */
-static void wait_for_events(uint64_t end, const sigset_t *unblocked)
+static uint64_t wait_for_events(uint64_t end, const sigset_t *unblocked)
 {
     static uint64_t due; /* when the next look is due if the host is busy */
     uint64_t t = now(CLOCK_MONOTONIC), nap = NAP;
@@ -7856,11 +7860,14 @@ static void wait_for_events(uint64_t end, const sigset_t *unblocked)
     /* With -w, a few events do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
     uint64_t look = now(CLOCK_MONOTONIC) + (t < view.attentive_until ? nap : NSEC);
     /* Else, there is no need to ask after a nap: where there were events, there are some again. */
-    if (due <= t || trace.quiet || options.write != NULL)
+    bool napped = due > t && !trace.quiet && options.write == NULL;
+    if (!napped)
         wait_until(options.write != NULL && look < end ? look : end,
             FIRST_STREAM + reading.nstreams, unblocked);
     if ((trace.polls[POLL_UEVENTS].revents & POLLIN) != 0 && read_uevents())
         due = 0;
+    t = now(CLOCK_MONOTONIC);
+    return t >= end ? end : napped && nap == NAP ? t - SHORT_NAP : t;
 }
 
 /*
@@ -8295,10 +8302,9 @@ static void report_host(void)
     for (uint64_t n = 0; options.count == 0 || n < options.count; n++) {
         end += options.interval;
         for (bool over = false; !over;) {
-            wait_for_events(end, &unblocked);
-            uint64_t t = now(CLOCK_MONOTONIC);
-            over = t >= end;
-            drain_buffers(over ? end : t);
+            uint64_t until = wait_for_events(end, &unblocked);
+            over = until == end;
+            drain_buffers(until);
             if ((trace.polls[POLL_STDOUT].revents & (POLLERR | POLLHUP)) != 0)
                 leave_by_signal(SIGPIPE);
             if ((trace.polls[POLL_CHANGES].revents & POLLIN) != 0)
