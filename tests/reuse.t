@@ -77,7 +77,7 @@ names() {
 
 # ended PID: that the child has ended
 ended() {
-	! kill -0 "$1" 2>/dev/null || grep -q '^State:.*Z' "/proc/$1/status"
+	! kill -0 "$1" 2>/dev/null || grep -qs '^State:.*Z' "/proc/$1/status"
 }
 
 # A guest ends; within the same interval, another one's process has its id, and its machine the
