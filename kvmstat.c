@@ -1155,7 +1155,7 @@ static char *next_field(char *text, char **name, struct field *f)
 
 /*
  * Sets type's id, fields and print from the text of its format, which is overwritten.  Returns
- * false if the text has no valid id or no field common_pid.
+ * false if the text has no valid id, or common_pid is not where all events have it.
  */
 static bool parse_format(struct event_type *type, char *text)
 {
@@ -2383,7 +2383,7 @@ static void count(struct stream *s)
         return;
     struct thread *t = s->thread;
     bool known = t != NULL && t->tid == tid && t->guest != NULL && !t->guest->former;
-    /* For speed: most events just count, and the last one, which was not too early, had t, too. */
+    /* For speed: most events only count.  Such a one is not too early, for t had one before it. */
     if (known && r->type->only_counts && t->loaded == 0) {
         t->active = t->ran = true;
         count_event(t, s);
