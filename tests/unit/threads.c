@@ -162,6 +162,31 @@ static void test_used_again_software(void)
     use_again(SOFTWARE, &halt, HALTX);
 }
 
+/*
+ * A process's number that comes into use again, as procfs told and no event: with -p, births of
+ * other processes are not traced.
+ */
+static void test_replaced(void)
+{
+    const struct sent instruction = {.event = KVM_EMULATE_INSN, .tid = TID};
+
+    make_host(SOFTWARE, 1);
+    for (uint64_t time = 1; time <= 3; time++)
+        put(0, time, &instruction);
+    read_until(4);
+    struct guest *former = known_guest(TID);
+    former->gone = 0; /* there is no such process, which was found as it was met */
+    end_guest(former, 6);
+    for (uint64_t time = 5; time <= 7; time++)
+        put(0, time, &instruction);
+    read_until(8);
+    const struct thread *t = known_thread(TID);
+    ok(former->nvcpus == 1 && former->vcpus[0]->tally.counts[EMUL] == 4,
+        "what a process did before another got its number is its own");
+    ok(t->guest != former && t->guest == known_guest(TID) && t->pending.counts[EMUL] == 2,
+        "and what was done since is the other's");
+}
+
 /* What is no event that counts. */
 static void test_ignored(void)
 {
@@ -419,6 +444,7 @@ static const struct test threads_tests[] = {
     {"ending", test_ending},
     {"used_again", test_used_again},
     {"used_again_software", test_used_again_software},
+    {"replaced", test_replaced},
     {"ignored", test_ignored},
     {"threads", test_threads},
     {"find_vcpu", test_find_vcpu},
