@@ -25,7 +25,7 @@ cat >"$tmp/bin/kvmstat" <<-END
 	exec "$kvmstat" "\${args[@]}"
 END
 # KernelShark warns root with a window; what it draws here nobody sees.
-mkdir "$tmp/home"
+mkdir -m 700 "$tmp/home"
 chmod 755 "$tmp"
 chown nobody "$tmp/home"
 cat >"$tmp/bin/kernelshark" <<-END
