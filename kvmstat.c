@@ -608,6 +608,7 @@ static void *create(size_t size)
  */
 static uint64_t clock_offset;
 
+/* Returns t, which is not negative, in nanoseconds. */
 static uint64_t to_ns(struct timespec t)
 {
     return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
@@ -1414,7 +1415,7 @@ static inline int subbuf_next(struct subbuf *b, struct record *r)
         if (type >= TYPE_TIME_EXTEND) {
             delta += (uint64_t)word << TIME_SHIFT;
             if (b->time + delta > INT64_MAX)
-                return -1;
+                return -1; /* all other deltas of a sub-buffer make less than 10 hours */
         }
         b->at += 4 + length;
         b->time += delta;
@@ -2534,7 +2535,7 @@ static void drain(uint64_t until)
         } else if (n > 0) {
             struct stream *first = heap[0];
             heap[0] = s;
-            if (n > 1)
+            if (n > 1) /* for speed: of two CPUs, one is in the heap, and in order */
                 sift_down(heap, n, 0);
             s = first;
         }
@@ -7857,17 +7858,18 @@ static uint64_t wait_for_events(uint64_t end, const sigset_t *unblocked)
     due = (due + EAGER * nap > t ? due : t - EAGER * nap) + nap;
     if (due > t)
         wait_until(due < end ? due : end, POLL_UEVENTS + 1, unblocked);
-    /* With -w, a few events do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
-    uint64_t look = now(CLOCK_MONOTONIC) + (t < view.attentive_until ? nap : NSEC);
-    /* Else, there is no need to ask after a nap: where there were events, there are some again. */
-    bool napped = due > t && !trace.quiet && options.write == NULL;
-    if (!napped)
+    /* After a nap, there is no need to wait for events: where there were some, there are again. */
+    bool busy = due > t && !trace.quiet && options.write == NULL;
+    if (!busy) {
+        /* With -w, a few do not wake kvmstat (see WATERMARK), so it looks for them by itself. */
+        uint64_t look = now(CLOCK_MONOTONIC) + (t < view.attentive_until ? nap : NSEC);
         wait_until(options.write != NULL && look < end ? look : end,
             FIRST_STREAM + reading.nstreams, unblocked);
+    }
     if ((trace.polls[POLL_UEVENTS].revents & POLLIN) != 0 && read_uevents())
         due = 0;
     t = now(CLOCK_MONOTONIC);
-    return t >= end ? end : napped && nap == NAP ? t - SHORT_NAP : t;
+    return t >= end ? end : busy && nap == NAP ? t - SHORT_NAP : t;
 }
 
 /*
