@@ -58,7 +58,7 @@ bench-amd: all tests/guest
 fuzz:
 	tests/fuzz/run
 
-demo: all tests/guest
+demo: all
 	tests/demo
 
 # malloc-leak: gcc 12 loses sight of memory that is kept in what another object points to;

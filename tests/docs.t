@@ -193,18 +193,4 @@ like "$(cat "$tmp/static.out" "$tmp/static.err")" "^ *$busy    0 \|.* web1$" "an
 is "$(sed -n 's/^| \([a-z-]*\.t\) .*/\1/p' "$here/README.md" | sort)" "$(cd "$here" && printf '%s\n' *.t | sort)" \
 	"tests/README.md says of each test what it proves"
 
-# make demo, with guests of others and with its own.
-# typed_next: what the command prints that make demo says to type next
-typed_next() {
-	(cd "$top" && bash -c "$(tail -n 1 "$tmp/demo" | sed 's/.*: //')" 2>&1)
-}
-"$here/demo" >"$tmp/demo" 2>&1
-is "$?$(grep -c "^ *$busy    0" "$tmp/demo")" 05 "make demo reports five seconds of the guests there are"
-like "$(typed_next)" "^ *$busy    0 \\| [A-Z_]+ +[1-9].* web1$" "and says what to type next"
-end "$busy"
-end "$stuck"
-"$here/demo" >"$tmp/demo" 2>&1
-is "$?$(grep -c '^ *[0-9]* *[01] |.* demo$' "$tmp/demo")" 010 "or of two vCPUs of its own"
-like "$(typed_next)" '^ +759    0 \| npf ' "and says what to type next"
-
 done_testing
