@@ -195,11 +195,11 @@ struct guest {
     bool former;         /* its pid is the id of another process or thread by now */
     bool reused;         /* -m: its pid was that of another guest before */
     uint64_t gone;       /* when the process was found to have ended; 0: it was not */
-    bool has_threads;    /* some of its threads may have events to come */
+    bool has_threads;    /* a struct thread still points here */
     bool forgotten;      /* forget_guests() is about to free it */
     bool looked_for;     /* find_vcpus() looks for the vCPU of one of its threads */
     bool stale;          /* its vCPUs may have changed since its descriptors were read */
-    uint64_t unsettled_until; /* until then, an announced virtual machine's descriptor may appear */
+    uint64_t unsettled_until; /* its descriptors are read again until then: a VM was just made */
     size_t nmachines;         /* number of its descriptors of virtual machines */
     size_t ndirectories;      /* number of its virtual machines' directories in debugfs */
     bool nameless;   /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
@@ -234,8 +234,8 @@ struct thread {
     long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
     bool is_new;          /* no search for its vCPU has been made yet */
     bool active;          /* since the last report, it had an event or an exit was settled */
-    bool ran;    /* it had an event of a thread that runs a vCPU, not only of one that makes it */
-    long loaded; /* arm64: the vCPU that it loaded last, or made; plus 1, for 0 is none */
+    bool ran;             /* it has run a vCPU, and not only made one */
+    long loaded;          /* arm64: the vCPU that it loaded last, or made; plus 1, for 0 is none */
     enum last_exit last_exit;   /* how its last exit is counted */
     bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
     uint64_t exit_time;         /* stamp of its last kvm_exit */
@@ -326,7 +326,7 @@ struct stream {
     bool lost_more;        /* ... and further ones, whose number nothing told */
     int saved;             /* -w: an unnamed file of the sub-buffers read up to now; or -1 */
     uint64_t saved_size;   /* bytes in saved */
-    bool marked;           /* -w: the next sub-buffer is saved as one with a loss before it */
+    bool marked;           /* -w: the next saved sub-buffer says that events are missing */
     uint64_t gap;          /* stamp of the first event after the last loss; 0: no loss yet */
     struct thread *thread; /* thread of the last event, most often the next one's too; or NULL */
 };
@@ -374,14 +374,11 @@ struct source {
     void (*add_lost)(struct stream *s);
     /* Prints what was lost: list has numbers of events and their CPUs. */
     void (*say_lost)(const struct text *list);
-    /* Says what of s cannot be true and ends kvmstat; if others' changes explain it, empties s. */
+    /* Data of s is corrupt: ends kvmstat or, if others changed the instance, drops the data. */
     void (*refuse)(struct stream *s, const char *what);
     /* Puts thread tid's name, cut to size bytes, in name.  Returns false if it is not known. */
     bool (*find_comm)(int tid, char *name, size_t size);
-    /*
-     * Returns the process id of the thread that had the id tid then; 0 if it is not known. pid_of()
-     * asks this about threads without a counted event.
-     */
+    /* Returns the process id of the thread that had the id tid at that time; 0: not known. */
     int (*find_pid)(int tid, uint64_t time);
     /* Returns the thread that had the id tid then, new if need be; NULL: process not known. */
     struct thread *(*find_thread)(int tid, uint64_t time);
@@ -578,9 +575,9 @@ static char *copy(const char *s)
 }
 
 /*
- * Makes room for one more object of size bytes behind the n at p.  Only this function may ever have
- * made room in that array, for the room follows from n.  The mean cost does not grow with n.
- * Returns the array, which may have moved; ends kvmstat if memory is short.
+ * Makes room for one more object of size bytes behind the n at p.  The capacity is the next power
+ * of two, so only this function may ever have made room in that array.  Returns the array, which
+ * may have moved; ends kvmstat if memory is short.
  */
 static void *grow(void *p, size_t n, size_t size)
 {
@@ -1798,8 +1795,10 @@ static void note_vcpu(struct thread *t, long id)
 }
 
 /*
- * Notes that t loaded, put or made the vCPU with number id; t's next event shows whether t runs it.
- * If t had events before the first call, it is putting this vCPU: the events are this vCPU's.
+ * Notes what kvm_get_timer_map told: t loaded, put or made the vCPU with number id.  The event
+ * fires at each load, put and creation, so the first one after other events of t is a put, and
+ * those events are this vCPU's.  After a load or a creation, t's next event shows whether t runs
+ * it.
  */
 static void note_load(struct thread *t, long id)
 {
@@ -1949,9 +1948,9 @@ static void count_mmio(struct thread *t, struct stream *s)
 }
 
 /*
- * Counts, as an interval ends at end, the exits that no kvm_mmio follows any more.  A fault within
- * the last DOUBT waits for the next report, so that no exit counts twice, unless its process had
- * ended by then; with UINT64_MAX, none waits.
+ * Counts in eptv, as an interval ends at end, the faults that no kvm_mmio follows any more: those
+ * older than DOUBT, and those of processes that had ended by then.  Younger ones wait for the next
+ * report, so that no exit counts twice.  If end is UINT64_MAX, none waits.
  */
 static void settle_exits(uint64_t end)
 {
