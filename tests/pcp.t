@@ -67,7 +67,7 @@ is "$(info -f mmv.kvmstat.interval mmv.kvmstat.lost mmv.kvmstat.vcpus | xargs)" 
 is $? 0 "mmvdump reads it"
 
 mandoc -Tascii -O width=200 "$top/kvmstat.1" | col -bx >"$tmp/manual"
-words=$(sed -n '/^OUTPUT/,/^KEYS/p; /^METRICS/,/^ENVIRONMENT/p' "$tmp/manual" | xargs -d '\n' | tr -s ' ')
+words=$(sed -n '/^OUTPUT/,/^KEYS/p; /^METRICS/,/^RIGHTS/p' "$tmp/manual" | xargs -d '\n' | tr -s ' ')
 # described: by lines of stdin, each a metric with its semantics, unit and type
 described() {
 	while read -r name kind unit type; do
