@@ -170,15 +170,42 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# skip_all WHY: leaves the whole test out, which CI does not accept
-skip_all() {
-	if [ "${CI:-}" = true ]; then
-		echo "1..1"
-		echo "not ok 1 - $1"
-		exit 1
-	fi
+# left_out WHY: notes for tests/check, which names it at its end, what this test did without
+left_out() {
+	[ -z "${LEFT_OUT:-}" ] || echo "$1	$(basename "$0")" >>"$LEFT_OUT"
+}
+
+# skip_here WHY: leaves the whole test out for want of what this machine lacks, and no package has
+skip_here() {
+	left_out "$1"
 	echo "1..0 # SKIP $1"
 	exit 0
+}
+
+# skip_all WHY: leaves the whole test out for want of what can be installed, which CI does not accept
+skip_all() {
+	[ "${CI:-}" = true ] || skip_here "$1"
+	echo "1..1"
+	echo "not ok 1 - $1"
+	exit 1
+}
+
+# skip_check WHY NAME: leaves a check out for want of what this machine lacks
+skip_check() {
+	left_out "$1"
+	tests=$((tests + 1))
+	echo "ok $tests - $2 # SKIP $1"
+}
+
+# has_device FILE: that this device is here, and can be opened for reading and writing
+has_device() {
+	[ -c "$1" ] && { : <>"$1"; } 2>/dev/null
+}
+
+# can_split_users: that a user name space can be made, as it cannot after chroot(2), nor in many
+# containers
+can_split_users() {
+	unshare --user --map-root-user true 2>/dev/null
 }
 
 # Debian's packages of the programs that have other names.
@@ -210,15 +237,16 @@ needs() {
 # their own, which is in a mount name space of their own and not where kvmstat
 # would find it: for kvmstat, tracefs and debugfs are not mounted, whatever the host has.
 live_host() {
-	[ "$(id -u)" -eq 0 ] || skip_all "needs root"
-	[ -w /dev/kvm ] || skip_all "needs /dev/kvm"
+	[ "$(id -u)" -eq 0 ] || skip_here "needs root"
+	has_device /dev/kvm || skip_here "needs /dev/kvm"
+	unshare --mount true 2>/dev/null || skip_here "needs the right to mount"
 	if [ "${OWN_MOUNTS:-}" != "$0" ]; then
 		rm -rf "$tmp"
 		OWN_MOUNTS=$0 exec unshare --mount bash "$0"
 	fi
 	umount -R /sys/kernel/debug /sys/kernel/tracing 2>/dev/null
 	mkdir "$tmp/tracefs"
-	mount -t tracefs nodev "$tmp/tracefs"
+	mount -t tracefs nodev "$tmp/tracefs" || skip_here "needs tracefs"
 }
 instances=$tmp/tracefs/instances
 

@@ -2,7 +2,7 @@
 # Lost events are never silent, and the number is right.
 . "$(dirname "$0")/lib.sh"
 live_host
-[ "$(nproc)" -ge 2 ] || skip_all "needs two CPUs"
+[ "$(nproc)" -ge 2 ] || skip_here "needs two CPUs"
 alone
 needs strace
 
