@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# README, "A fleet", and METRICS in kvmstat(1): from kvmstat -m to pmcd, archives, Prometheus and what
-# Grafana asks it.
+# README, "A fleet", METRICS in kvmstat(1), and the files of tests/fleet: from kvmstat -m to pmcd,
+# archives, Prometheus and what Grafana asks it.
 . "$(dirname "$0")/lib.sh"
 live_host
 . "$here/helpers/pcp.sh"
@@ -10,16 +10,9 @@ alone
 own_name
 cd "$tmp" || exit 1
 
-mandoc -Tascii "$top/kvmstat.1" | col -bx >manual
-# block START: the block of the manual whose first line begins so
-block() {
-	first=$1 awk '!taking && index($0, "           " ENVIRON["first"]) == 1 { taking = 1 }
-		taking && !/^           / { exit }
-		taking { sub(/^           /, ""); print }' manual
-}
 {
 	examples <"$top/README.md"
-	examples <manual
+	mandoc -Tascii "$top/kvmstat.1" | col -bx | examples
 } | grep -E '^(kvmstat -m|pm|echo .log)' | awk '!seen[$0]++' >commands
 is "$(wc -l <commands)" 6 "README and manual have six commands for a fleet"
 
@@ -96,17 +89,17 @@ ok $? "and it is in the archive only while it was there: $(grep -c "$brief/0" du
 awk -v name="$web/0" 'index($0, name) { if ($NF < last) bad = 1; last = $NF } END { exit bad }' dump
 ok $? "the counters of the other one go on"
 
-# Prometheus, with the manual's configuration, and the queries that Grafana makes.
+# Prometheus, with the configuration of tests/fleet, and the queries that Grafana makes.
 
 curl -s "http://127.0.0.1:$pmproxy_port/metrics?names=mmv.kvmstat" >metrics.txt
 like "$(cat metrics.txt)" "^mmv_kvmstat_exits\{.*guest=\"web1\".*instname=\"$web/0\".*\} [1-9][0-9]*$" \
 	"pmproxy's /metrics: a line with labels for each vCPU"
 is "$(grep -c '^mmv_kvmstat_exits{' metrics.txt)" 3 "of all of them"
 like "$(cat metrics.txt)" "^# TYPE mmv_kvmstat_exits counter$" "as counters"
-block scrape_configs: |
-	sed "s/'kvm17:44322', 'kvm18:44322'/'127.0.0.1:$pmproxy_port'/; s/10s/1s/" >prometheus.yml
+sed "s/'kvm17:44322', 'kvm18:44322'/'127.0.0.1:$pmproxy_port'/; s/10s/1s/" "$here/fleet/prometheus.yml" \
+	>prometheus.yml
 [ -s prometheus.yml ] && promtool check config prometheus.yml >/dev/null
-ok $? "the manual's configuration of Prometheus is valid"
+ok $? "the configuration of Prometheus is valid"
 api=127.0.0.1:$((pmcd_port + 2))
 start prometheus prometheus --config.file=prometheus.yml --storage.tsdb.path=tsdb --web.listen-address="$api" \
 	--log.level=error
@@ -117,21 +110,25 @@ query() {
 has_result() {
 	query "$1" | grep -Eq -- "$2"
 }
-rates=$(block 'rate(mmv_kvmstat_exits[1m])')
+# query_of NUMBER: that query of tests/fleet/grafana.promql, with its comment
+query_of() {
+	awk -v number="$1" 'BEGIN { RS = "" } NR == number' "$here/fleet/grafana.promql"
+}
+rates=$(query_of 1)
 until_true 20 has_result "$rates" '"guest":"web1".*"value":\[[0-9.]*,"[1-9]'
-ok $? "Prometheus: $rates, by guest"
-nobody=$(block 'sum by (')
+ok $? "Prometheus: the rates of exits, by guest"
+nobody=$(query_of 3)
 like "$(query "$nobody")" '"metric":\{"guest":"stuck","hostname":"[^"]+","pid":"'"$stuck"'"\},"value":\[[0-9.]+,"0"\]' \
 	"and those that are stuck"
 ! has_result "$nobody" web1
 ok $? "but not the others"
-idle=$(block 'rate(mmv_kvmstat_exits[1m]) +')
+idle=$(query_of 2)
 like "$(query "$idle")" '"instname":"'"$stuck"'/0"' "and vCPUs that do nothing"
 ! has_result "$idle" web1
 ok $? "but not those that do something"
 
 # The unit of systemd: valid, and what it starts works, with no more than it leaves.
-block '[Unit]' | sed "s|/usr/local/bin|$tmp/bin|" >kvmstat.service
+sed "s|/usr/local/bin|$tmp/bin|" "$here/fleet/kvmstat.service" >kvmstat.service
 # setting NAME: its value
 setting() {
 	sed -n "s/^$1=//p" kvmstat.service
