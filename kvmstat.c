@@ -423,6 +423,7 @@ static struct {
     size_t npids;      /* number of pids */
     char **guests;     /* -p: guests' names, as -n shows them */
     size_t nguests;    /* number of these names */
+    const char *list;  /* -p's list, if it has a comma: it may be one guest's name; else NULL */
     const char *read;  /* -r: the recording to report; else NULL */
     const char *write; /* -w: the recording to make; else NULL */
     uint64_t interval; /* nanoseconds; 0: none was given */
@@ -1598,10 +1599,10 @@ static struct guest *guest_of(int pid, uint64_t time)
     return add_guest(pid, time);
 }
 
-/* Returns whether g's guest has this name, in which bytes are escaped as -n shows them. */
+/* Returns whether g's guest has this name, with bytes escaped as -n shows them; NULL: none has. */
 static bool has_name(const struct guest *g, const char *name)
 {
-    char *shown = g->name == NULL ? NULL : escaped(g->name);
+    char *shown = g->name == NULL || name == NULL ? NULL : escaped(g->name);
     bool same = shown != NULL && strcmp(shown, name) == 0;
 
     free(shown);
@@ -3737,50 +3738,134 @@ static char *qemu_name(char *s)
     return name;
 }
 
-/*
- * Returns whether the VMM whose executable is at path takes a name as it is.  Others are taken to
- * read it as QEMU reads the value of its -name.
- */
-static bool takes_plain_name(const char *path)
-{
-    const char *slash = strrchr(path, '/'), *file = slash == NULL ? path : slash + 1;
+/* How the value of a VMM's option tells the guest's name. */
+enum reading {
+    AS_IT_IS,  /* it is the name */
+    QEMU_NAME, /* the same after `='; in a word of its own, it is as qemu_name() reads it */
+    SOCKET     /* it is the path of the API's socket: see socket_name() */
+};
 
-    return strcmp(file, "crosvm") == 0 || strcmp(file, "lkvm") == 0;
+/*
+ * Where the VMMs' command lines have the name that their users know a guest by.  Of the options of
+ * a VMM, the first one that tells a name counts; of several such words, the last.
+ */
+static const struct {
+    const char *vmm;      /* what its file is called, up to something like -system; empty: others */
+    const char *option;   /* without its dashes; empty: the last word of the command line */
+    enum reading reading; /* of its value */
+} name_options[] = {
+    {"qemu", "name", QEMU_NAME}, /* by libvirt, oVirt, OpenStack, KubeVirt, LXD, Incus, Kata, ... */
+    {"qemu", "avd", AS_IT_IS},   /* Android's emulator */
+    {"kvm", "name", QEMU_NAME},  /* QEMU by Proxmox VE, which gives it a number by -id, or Ganeti */
+    {"firecracker", "id", AS_IT_IS},               /* the jailer gives it, too */
+    {"firecracker", "api-sock", SOCKET},           /* started without the jailer */
+    {"cloud-hypervisor", "api-socket", SOCKET},    /* Kata Containers' path has the sandbox's id */
+    {"cloud-hypervisor", "event-monitor", SOCKET}, /* by libvirt: the API's is fd=N */
+    {"crosvm", "name", AS_IT_IS},                  /* Android, Chrome OS */
+    {"crosvm", "socket", SOCKET},                  /* Cuttlefish, and older ones of these */
+    {"lkvm", "name", AS_IT_IS},                    /* kvmtool */
+    {"runsc", "", AS_IT_IS},                       /* gVisor: the container's id */
+    {"VBoxHeadless", "comment", AS_IT_IS}, /* VirtualBox, which tells -startvm an UUID ... */
+    {"VBoxHeadless", "startvm", AS_IT_IS}, /* ... but a user of it a name */
+    {"VirtualBoxVM", "comment", AS_IT_IS}, /* VirtualBox with a window */
+    {"VirtualBoxVM", "startvm", AS_IT_IS}, /* the same, by a user */
+    {"", "name", QEMU_NAME},               /* QEMU and others by a name of their own */
+    {"", "id", AS_IT_IS}                   /* Kata's Dragonball: its shim has the id */
+};
+
+/*
+ * Returns the name that the path of an API's socket tells, made in place: that of the file, but
+ * for what is the same for all guests; it is empty if there is no path.
+ */
+static char *socket_name(char *path)
+{
+    /* Those of libvirt; Kata Containers, with three VMMs; Chrome OS and Android; Cuttlefish. */
+    static const char *const common[] = {"-event-monitor-fifo", "/clh-api.sock", "/ch-api.sock",
+        "/root/run/firecracker.socket", "/crosvm.sock", "/internal/crosvm_control.sock"};
+    size_t size = strlen(path);
+
+    if (strncmp(path, "fd=", 3) == 0)
+        return path + size;
+    for (size_t i = 0; i < sizeof(common) / sizeof(common[0]); i++) {
+        size_t n = strlen(common[i]);
+        if (size > n && strcmp(path + size - n, common[i]) == 0) {
+            path[size - n] = '\0';
+            break;
+        }
+    }
+    char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : strncmp(path, "path=", 5) == 0 ? path + 5 : path;
+}
+
+/* Returns whether the executable called file is that VMM's, as in name_options[]. */
+static bool is_vmm(const char *file, const char *vmm)
+{
+    size_t size = strlen(vmm);
+
+    return size != 0 && strncmp(file, vmm, size) == 0 && !isalpha((unsigned char)file[size]);
 }
 
 /*
- * Returns what follows the option of this name, after one dash or two, in word; NULL if word does
- * not begin with that option.
+ * Returns the value of the option of this name in word, which has one dash or two before it: what
+ * follows `=', else next, the next word; NULL if word is not that option, or next is NULL.
  */
-static char *after_option(char *word, const char *name)
+static char *option_value(char *word, const char *name, char *next)
 {
     char *option = word + (*word == '-') + (*word == '-' && word[1] == '-');
     size_t size = strlen(name);
 
-    return option != word && strncmp(option, name, size) == 0 ? option + size : NULL;
+    if (option == word || strncmp(option, name, size) != 0)
+        return NULL;
+    return option[size] == '=' ? option + size + 1 : option[size] == '\0' ? next : NULL;
 }
 
 /*
- * Returns the guest's name in the command line of its VMM, or NULL if there is none.  The command
- * line is size bytes of NUL-ended words, with one more NUL behind; the name is made in it, in
- * place.  VMMs take -name NAME (QEMU), --name NAME (QEMU, crosvm, kvmtool) or --id NAME
- * (Firecracker), and the same with `=' before NAME.
+ * Returns the last name that the option tells in the command line from command to end, as
+ * name_in_command() has it; NULL: none.
+ */
+static char *name_by_option(char *command, char *end, const char *option, enum reading how)
+{
+    char *name = NULL;
+
+    for (char *word = command, *next; word < end; word = next) {
+        next = word + strlen(word) + 1;
+        char *value = *option != '\0' ? option_value(word, option, next < end ? next : NULL)
+                      : next >= end && word != command ? word
+                                                       : NULL;
+        if (value == NULL)
+            continue;
+        bool own_word = value == next;
+        next = value + strlen(value) + 1;
+        if (how == QEMU_NAME && own_word)
+            value = qemu_name(value);
+        else if (how == SOCKET)
+            value = socket_name(value);
+        if (*value != '\0')
+            name = value;
+    }
+    return name;
+}
+
+/*
+ * Returns the guest's name in the command line of its VMM: what an option of name_options[] tells,
+ * or else what its file is called; NULL if that is QEMU's, which may have named its process, or
+ * empty.  The command line is size bytes of NUL-ended words, with one more NUL behind; the name is
+ * made in it, in place.
  */
 static char *name_in_command(char *command, size_t size)
 {
-    char *end = command + size;
+    char *slash = strrchr(command, '/'), *file = slash == NULL ? command : slash + 1, *name;
+    bool known = false;
 
-    for (char *word = command, *next; word < end; word = next) {
-        char *id = after_option(word, "id"), *option = id;
-        next = word + strlen(word) + 1;
-        if (option == NULL)
-            option = after_option(word, "name");
-        if (option != NULL && *option == '=')
-            return option + 1;
-        if (option != NULL && *option == '\0' && next < end)
-            return id != NULL || takes_plain_name(command) ? next : qemu_name(next);
+    for (size_t i = 0; i < sizeof(name_options) / sizeof(name_options[0]); i++) {
+        const char *vmm = name_options[i].vmm;
+        bool meant = *vmm == '\0' ? !known : is_vmm(file, vmm);
+        known |= meant && *vmm != '\0';
+        if (meant && (name = name_by_option(command, command + size, name_options[i].option,
+                          name_options[i].reading)) != NULL)
+            return name;
     }
-    return NULL;
+    return *file == '\0' || is_vmm(file, "qemu") || is_vmm(file, "kvm") ? NULL : file;
 }
 
 /*
@@ -5356,7 +5441,7 @@ static bool is_asked_for(const struct guest *g)
         asked |= options.pids[i] == g->pid;
     for (size_t i = 0; i < options.nguests; i++)
         asked |= has_name(g, options.guests[i]);
-    return asked;
+    return asked || has_name(g, options.list);
 }
 
 /* Implements source.find_comm: from the recording's list of thread names. */
@@ -7968,6 +8053,8 @@ static void parse_kib(const char *word)
 static void parse_guests(const char *list)
 {
     options.some = true;
+    if (strchr(list, ',') != NULL)
+        options.list = list;
     for (const char *s = list;; s++) {
         size_t size = strcspn(s, ",");
         char *word = copy(s);
@@ -8039,6 +8126,12 @@ static void check_names(void)
         complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
                  "names cannot be told)",
             missing->pid);
+    for (size_t i = 0; i < world.nguests; i++) {
+        if (has_name(world.guests[i], options.list)) {
+            world.guests[i]->asked = true;
+            options.npids = options.nguests = 0; /* they are parts of its name */
+        }
+    }
     for (size_t i = 0; i < options.nguests; i++) {
         bool known = false;
         for (size_t j = 0; j < world.nguests; j++) {
@@ -8174,8 +8267,8 @@ static void complete_options(void)
 {
     open_procfs();
     find_clock_offset();
-    check_pids();
     check_names();
+    check_pids();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;
     if (options.interval == 0)
@@ -8340,7 +8433,8 @@ static void check_recorded_names(void)
     for (size_t i = 0; i < options.nguests; i++) {
         bool known = false;
         for (size_t j = 0; j < world.nguests; j++)
-            known |= has_name(world.guests[j], options.guests[i]);
+            known |= has_name(world.guests[j], options.guests[i]) ||
+                     has_name(world.guests[j], options.list);
         for (size_t j = 0; j < input.ncommands; j++)
             known |= strcmp(input.commands[j].name, options.guests[i]) == 0;
         if (!known)

@@ -24,6 +24,23 @@ name_of() {
 	"$kvmstat" -Hn -p "$pid" 0.01 1 | cut -f12
 	end "$pid"
 }
+
+# named ARGV0 NAME WORDS...: that a guest that was started so has that name, by which -p finds it
+named() {
+	start "named$tests" bash -c 'exec -a "$@"' bash "$1" "$guest" -P -N "${@:3}"
+	until_true 10 grep -qs '^guest' "$tmp/named$tests.err"
+	is "$("$kvmstat" -Hn -p "$2" 0.01 1 | cut -f1,12)" "$pid	$2" "the name in: ${1##*/} ${*:3}"
+	end "$pid"
+}
+named /usr/bin/kvm web1 -id 109 -name web1,debug-threads=on -no-shutdown
+named /usr/bin/kvm db,2 -id 110 -name db,,2,debug-threads=on
+named qemu-system-x86_64 last -name first -name guest=last
+named firecracker fc1 --id fc1 --api-sock /tmp/x
+named firecracker web.sock --api-sock /tmp/web.sock
+named cloud-hypervisor 4771496e --api-socket /run/vc/vm/4771496e/clh-api.sock
+named runsc-sandbox mycontainer --platform=kvm boot --bundle=/root mycontainer
+named /opt/app/hello hello
+named '' guest
 words=()
 for ((i = 0; i < 18; i++)); do
 	words+=("$(head -c 100000 /dev/zero | tr '\0' x)")

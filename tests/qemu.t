@@ -28,4 +28,16 @@ is "$(grep "^$fw	?" "$tmp/boot.out")" "" "each exit has its vCPU"
 end "$fw"
 end "$paused"
 
+# Of several -name, QEMU takes the last that names the guest, as it says itself.
+qemu twice -S -monitor stdio -name first,process=other -name guest=sec,,ond --name debug-threads=on
+echo "info name" >&"$hold"
+until_true 20 grep -q "sec,ond" "$tmp/twice.out"
+ok $? "QEMU's name for it: $(grep -o 'sec.*' "$tmp/twice.out")"
+is "$("$kvmstat" -Hnp "$pid" 0.1 1 | cut -f12)" sec,ond "it is kvmstat's"
+end "$pid"
+qemu unnamed -S -name process=other
+is "$(until_true 20 grep -qx other "/proc/$pid/comm" && "$kvmstat" -Hnp "$pid" 0.1 1 | cut -f12)" other \
+	"without a name, it is that of its process"
+end "$pid"
+
 done_testing

@@ -535,7 +535,7 @@ static void fuzz_names(const uint8_t *data, size_t size)
 
     check_name(command);
     char *name = name_in_command(command, size);
-    must(name == NULL || (name >= command && name + strlen(name) <= command + size));
+    must(name == NULL || (*name != 0 && name >= command && name + strlen(name) <= command + size));
     if (name != NULL)
         check_name(name);
     name = qemu_name(value);

@@ -29,31 +29,31 @@ static void test_names(void)
         {COMMAND("qemu-kvm\0-name\0guest=a,guest=b\0"), "b"},
         {COMMAND("qemu-kvm\0-name\0a,guest=b\0"), "b"},
         {COMMAND("qemu-kvm\0-name\0guest=x,guests=y\0"), "x"},
-        {COMMAND("qemu-kvm\0-name\0debug-threads=on\0"), ""},
-        {COMMAND("qemu-kvm\0-name\0guest=\0"), ""},
-        {COMMAND("qemu-kvm\0-name\0\0"), ""},
+        {COMMAND("qemu-kvm\0-name\0debug-threads=on\0"), NULL},
+        {COMMAND("qemu-kvm\0-name\0guest=\0"), NULL},
+        {COMMAND("qemu-kvm\0-name\0\0"), NULL},
         {COMMAND("qemu-kvm\0-name\0a b\n\377\0"), "a b\n\377"},
         {COMMAND("qemu-kvm\0--name\0guest=x,debug-threads=on\0"), "x"},
         {COMMAND("/opt/qemu/bin/qemu-system-aarch64\0--name\0a,,b\0"), "a,b"},
         {COMMAND("firecracker\0--id\0x\0"), "x"},
         {COMMAND("/usr/bin/firecracker\0--api-sock\0/run/s\0--id=x\0"), "x"},
         {COMMAND("firecracker\0--id\0a,b=c\0"), "a,b=c"},
-        {COMMAND("firecracker\0--id=\0"), ""},
+        {COMMAND("firecracker\0--id=\0"), "firecracker"},
         {COMMAND("crosvm\0run\0--name\0x\0--mem\0"
                  "512\0"),
             "x"},
         {COMMAND("crosvm\0run\0--name=a,,b\0"), "a,,b"},
         {COMMAND("crosvm\0run\0--name\0a,,b\0"), "a,,b"},
-        {COMMAND("firecracker\0--identity\0x\0--ids=y\0--names\0z\0--namesake=z\0"), NULL},
-        {COMMAND("firecracker\0--id"), NULL},
-        {COMMAND("firecracker\0--id\0"), NULL},
-        {COMMAND("crosvm\0--name\0"), NULL},
+        {COMMAND("firecracker\0--identity\0x\0--ids=y\0--names\0z\0--namesake=z\0"), "firecracker"},
+        {COMMAND("firecracker\0--id"), "firecracker"},
+        {COMMAND("firecracker\0--id\0"), "firecracker"},
+        {COMMAND("crosvm\0--name\0"), "crosvm"},
         {COMMAND("qemu-kvm\0-name\0"), NULL},
         {COMMAND("qemu-kvm\0--name"), NULL},
         {COMMAND("qemu-kvm\0-m\0"
                  "512\0"),
             NULL},
-        {COMMAND("name\0"), NULL},
+        {COMMAND("name\0"), "name"},
         {COMMAND("\0"), NULL},
         {COMMAND("\0\0-name\0x\0"), "x"},
         /* One dash or two, whatever the monitor's file is called. */
@@ -65,7 +65,82 @@ static void test_names(void)
         {COMMAND("run\0-id=x\0"), "x"},
         {COMMAND("/opt/bin/crosvm\0run\0-name\0a,b\0"), "a,b"},
         {COMMAND("lkvm\0run\0--name\0guest=x\0"), "guest=x"},
-        {COMMAND("run\0---name\0x\0---id=x\0name\0x\0id=x\0-\0--\0"), NULL},
+        {COMMAND("run\0---name\0x\0---id=x\0name\0x\0id=x\0-\0--\0"), "run"},
+        /* Of several -name, QEMU takes the last that names the guest. */
+        {COMMAND("qemu-kvm\0-name\0a\0-name\0guest=b\0"), "b"},
+        {COMMAND("qemu-kvm\0-name\0a\0--name\0b,debug-threads=on\0-m\0001G\0"), "b"},
+        {COMMAND("qemu-kvm\0-name\0a\0-name\0debug-threads=on\0"), "a"},
+        {COMMAND("qemu-kvm\0-name\0-name\0-id\0b\0"), "-name"},
+        {COMMAND("qemu-kvm\0-id\0x\0"), NULL},
+        {COMMAND("run\0-id\0x\0-name\0y\0"), "y"},
+        {COMMAND("run\0-id\0x\0-id\0y\0"), "y"},
+        {COMMAND("/opt/app/hello\0-v\0"), "hello"},
+        {COMMAND("/opt/app/\0-v\0"), NULL},
+        /* As bug reports and documents show how they were started. */
+        {COMMAND("/usr/bin/kvm\0-id\000109\0-name\0web1,debug-threads=on\0-no-shutdown\0-chardev\0"
+                 "socket,id=qmp,path=/var/run/qemu-server/109.qmp,server=on,wait=off\0-mon\0"
+                 "chardev=qmp,mode=control\0-smp\0004,sockets=1,cores=4,maxcpus=4\0"),
+            "web1"},
+        {COMMAND(
+             "/usr/bin/qemu-system-x86_64\0-name\0guest=instance-0000abcd,debug-threads=on\0-S\0"
+             "-object\0{\"qom-type\":\"secret\",\"id\":\"masterKey0\",\"format\":\"raw\"}\0-uuid\0"
+             "de2e2aef-82d2-4648-9c53-6d4e5dc16755\0"),
+            "instance-0000abcd"},
+        {COMMAND("/usr/libexec/qemu-kvm\0-name\0guest=default_vmi-fedora,debug-threads=on\0-S\0"),
+            "default_vmi-fedora"},
+        {COMMAND("/snap/lxd/26093/bin/qemu-system-x86_64\0-S\0-name\0test-2-cpu\0-uuid\0"
+                 "de2e2aef-82d2-4648-9c53-6d4e5dc16755\0-daemonize\0-cpu\0host,hv_passthrough\0"
+                 "-nographic\0-serial\0chardev:console\0-runas\0lxd\0"),
+            "test-2-cpu"},
+        {COMMAND(
+             "/opt/kata/bin/qemu-system-x86_64\0-name\0sandbox-4771496e,debug-threads=on\0-uuid\0"
+             "fa5b\0"),
+            "sandbox-4771496e"},
+        {COMMAND("/root/Android/emulator/qemu/linux-x86_64/"
+                 "qemu-system-x86_64\0-avd\0Pixel_4\0-no-window\0"),
+            "Pixel_4"},
+        {COMMAND("/firecracker\0--id\000551e7604-e35c-42b3-b825-416853441234\0--start-time-us\000"
+                 "1234\0--start-time-cpu-us\00056\0--parent-cpu-time-us\0004375\0"),
+            "551e7604-e35c-42b3-b825-416853441234"},
+        {COMMAND("/firecracker\0--id=vm7\0--seccomp-level=2\0--api-sock=/api.socket\0"), "vm7"},
+        {COMMAND("./firecracker\0--api-sock\0/tmp/web.sock\0"), "web.sock"},
+        {COMMAND(
+             "firecracker\0--api-sock\0/run/vc/firecracker/4771496e/root/run/firecracker.socket\0"),
+            "4771496e"},
+        {COMMAND(
+             "/opt/kata/bin/cloud-hypervisor\0--api-socket\0/run/vc/vm/4771496e/clh-api.sock\0"),
+            "4771496e"},
+        {COMMAND("/opt/kata/bin/cloud-hypervisor\0--api-socket\0/run/kata/4771496e/ch-api.sock\0"),
+            "4771496e"},
+        {COMMAND(
+             "./cloud-hypervisor\0--kernel\0./hypervisor-fw\0--api-socket\0path=/tmp/db.sock\0"),
+            "db.sock"},
+        {COMMAND("cloud-hypervisor-static\0--api-socket=path=db.sock\0"), "db.sock"},
+        {COMMAND("cloud-hypervisor\0--api-socket\0fd=20\0--event-monitor\0"
+                 "path=/var/run/libvirt/ch/lisa-test-0-event-monitor-fifo\0"),
+            "lisa-test-0"},
+        {COMMAND("cloud-hypervisor\0--kernel\0vmlinux\0"), "cloud-hypervisor"},
+        {COMMAND("/apex/com.android.virt/bin/crosvm\0run\0--disable-sandbox\0--name\0microdroid\0"
+                 "--socket\0/data/misc/virtualizationservice/2048/crosvm.sock\0"),
+            "microdroid"},
+        {COMMAND("/usr/bin/crosvm\0run\0--socket\0/run/vm/vm.u8ZkEH/crosvm.sock\0"), "vm.u8ZkEH"},
+        {COMMAND("crosvm\0run\0--socket=/tmp/cf_avd_1000/cvd-2/internal/crosvm_control.sock\0"),
+            "cvd-2"},
+        {COMMAND("./lkvm\0run\0-k\0Image\0--name\0testvm\0-m\000512\0"), "testvm"},
+        {COMMAND("runsc-sandbox\0--root=/var/run/runsc\0--platform=kvm\0boot\0--bundle=/root\0"
+                 "--pidns=true\0--attached\0mycontainer\0"),
+            "mycontainer"},
+        {COMMAND("runsc-sandbox\0"), "runsc-sandbox"},
+        {COMMAND("/usr/lib/virtualbox/VBoxHeadless\0--comment\0minikube VM\0--startvm\0"
+                 "cb568998-d8b4-40d4-a6e7-c92aea5aee3d\0--vrde\0config\0"),
+            "minikube VM"},
+        {COMMAND("VBoxHeadless\0-startvm\0Sage-6.6\0"), "Sage-6.6"},
+        {COMMAND("/usr/lib/virtualbox/VirtualBoxVM\0--comment\0a,,b\0--startvm\0"
+                 "cb568998-d8b4-40d4-a6e7-c92aea5aee3d\0--no-startvm-errormsgbox\0"),
+            "a,,b"},
+        {COMMAND("/opt/kata/bin/containerd-shim-kata-v2\0-namespace\0default\0-address\0"
+                 "/run/containerd/containerd.sock\0-id\0004771496e\0"),
+            "4771496e"},
         /* A long command line is cut. */
         {COMMAND("qemu-kvm\0-name\0guest=x,,"), "x,"},
         {COMMAND("qemu-kvm\0-name\0guest=x,"), "x"},
@@ -73,7 +148,7 @@ static void test_names(void)
     };
 
     for (size_t i = 0; i < SIZE(commands); i++) {
-        char text[256] = "the guest's name in: ";
+        char text[512] = "the guest's name in: ";
         size_t used = strlen(text);
         for (size_t j = 0; j < commands[i].size; j++) {
             char c = commands[i].command[j];
