@@ -113,7 +113,9 @@
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
 #define NO_THREAD (-1)          /* a vCPU's thread if none has run it yet */
 #define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
-#define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e mmio: an exit's, until kvm_mmio tells its address */
+#define UNKNOWN_KEY                                                                                \
+    (OTHER_KEYS - 1) /* -e: an exit's, until another event tells what it was for                   \
+                      */
 
 /*
  * The model: whose events are counted, what is counted, and what an event is.  The variables that
@@ -348,7 +350,8 @@ struct use {
     unsigned hosts;  /* those where the table uses the event, if they have it */
     unsigned needed; /* those where the table is refused if they do not have the event.  Those that
                         are not among hosts never fire it: there the table is refused anyway */
-    void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t */
+    void (*count)(struct thread *t, struct stream *s); /* counts s->next, an event of thread t;
+                                              NULL: it only tells which vCPU t runs */
 };
 
 /* A trace event that kvmstat can use. */
@@ -1847,9 +1850,13 @@ struct reason {
 static const struct reason vmx_reasons[] = {
     {1, IRQX}, {7, IRQWX}, {12, HALTX}, {30, IOX}, {48, EPTV}, {49, MMIOX}, {0, NCOUNTERS}};
 
-/* SVM: exit_reason.  AMD64 APM, volume 2, appendix C.  0xa6 is an idle halt. */
+/*
+ * SVM: exit_reason.  AMD64 APM, volume 2, appendix C.  0xa6 is an idle halt.  Those from 0x80000001
+ * on are VMGEXIT's only: MMIO read and write, and a vCPU that halts until it is started.
+ */
 static const struct reason svm_reasons[] = {{0x60, IRQX}, {0x64, IRQWX}, {0x78, HALTX},
-    {0xa6, HALTX}, {0x7b, IOX}, {0x400, EPTV}, {0, NCOUNTERS}};
+    {0xa6, HALTX}, {0x7b, IOX}, {0x400, EPTV}, {0x80000001, MMIOX}, {0x80000002, MMIOX},
+    {0x80000004, HALTX}, {0, NCOUNTERS}};
 
 /* arm64: esr_ec of a trap.  Arm ARM, ESR_ELx.EC: WFx, instruction abort, data abort. */
 static const struct reason arm64_reasons[] = {
@@ -1866,6 +1873,7 @@ static const struct reason user_reasons[] = {{KVM_EXIT_IO, IOX}, {KVM_EXIT_HLT, 
 
 #define SVM_NPF 0x400        /* exit_reason of a nested page fault */
 #define SVM_NPF_RESERVED 0x8 /* in info1 of such: a reserved bit was set; KVM marks MMIO so */
+#define SVM_VMGEXIT 0x403    /* exit_reason of a SEV-ES guest: kvm_vmgexit_enter has its own */
 #define ARM64_IRQ 0          /* low byte of ret: an interrupt */
 #define ARM64_TRAP 2         /* low byte of ret: a trap, which esr_ec tells */
 
@@ -1934,18 +1942,32 @@ static void count_exit(struct thread *t, struct stream *s)
 }
 
 /*
+ * Counts t's last exit, if it is in no column yet, in column c, unless that is NCOUNTERS, or events
+ * between the exit and s->next may be lost.
+ */
+static void count_as(struct thread *t, const struct stream *s, enum counter c)
+{
+    if (c != NCOUNTERS && t->last_exit != SETTLED && t->exit_time >= s->gap &&
+        t->exit_time >= t->exit_stream->gap && t->exit_time >= reading.mended) {
+        t->tally->counts[c]++;
+        t->last_exit = SETTLED;
+    }
+}
+
+/*
  * kvm_mmio: t's last exit, which may have looked like a page fault or like an exit without a
- * column, was for MMIO.  Only one kvm_mmio counts for an exit, and none if events between the two
- * may be lost.
+ * column, was for MMIO.  Only one kvm_mmio counts for an exit.
  */
 static void count_mmio(struct thread *t, struct stream *s)
 {
-    if (t->last_exit != SETTLED && t->exit_time >= s->gap && t->exit_time >= t->exit_stream->gap &&
-        t->exit_time >= reading.mended) {
-        t->tally->counts[MMIOX]++;
-        t->last_exit = SETTLED;
-    }
+    count_as(t, s, MMIOX);
     settle_exit(t);
+}
+
+/* kvm_vmgexit_enter: what t's last exit, a VMGEXIT, was for.  A kvm_mmio may follow. */
+static void count_vmgexit(struct thread *t, struct stream *s)
+{
+    count_as(t, s, counter_of(svm_reasons, value_of(&s->next, EXIT_REASON)));
 }
 
 /*
@@ -2003,13 +2025,6 @@ static void count_event(struct thread *t, struct stream *s)
 {
     t->tally->counts[s->next.type->counter]++;
     t->in_mmio = false;
-}
-
-/* For an event that tells nothing but which vCPU t runs, which count() has noted already. */
-static void tell_vcpu(struct thread *t, struct stream *s)
-{
-    (void)t;
-    (void)s;
 }
 
 /*
@@ -2121,6 +2136,31 @@ static void name_reason(uint64_t id, char *buf, size_t size)
 static void key_exit(struct thread *t, struct stream *s)
 {
     count_key(t->tally, exit_key(&s->next), s);
+}
+
+/*
+ * kvm_vmgexit_enter: the guest tells a reason, which is any number, for the VMGEXIT that is open:
+ * that one counts by this reason, unless it has been reported.
+ */
+static void key_vmgexit(struct thread *t, struct stream *s)
+{
+    struct tally *y = t->tally;
+    uint64_t id = value_of(&s->next, EXIT_REASON) | SECOND_SYMBOLS;
+
+    if (y->since == 0 || y->open != (SVM_VMGEXIT | SECOND_SYMBOLS))
+        return;
+    struct key *k = key_of(y, y->open);
+    bool here = k->count != 0;
+    k->count -= here;
+    if (k->count == 0 && k->timed == 0) {
+        y->nkeys--;
+        reading.nkeys--;
+        memmove(k, k + 1, (size_t)(y->keys + y->nkeys - k) * sizeof(*k));
+    }
+    if (here) {
+        y->open = id < (SECOND_SYMBOLS | UINT32_MAX) ? id : OTHER_KEYS;
+        key_of(y, y->open)->count++;
+    }
 }
 
 static void key_user_exit(struct thread *t, struct stream *s)
@@ -2242,6 +2282,7 @@ enum event {
     KVM_INJ_VIRQ,
     KVM_EMULATE_INSN,
     KVM_MMIO,
+    KVM_VMGEXIT_ENTER,
     KVM_PIO,
     KVM_MSR,
     KVM_CPUID,
@@ -2258,7 +2299,7 @@ static struct event_type events[NEVENTS] = {
             [VMEXIT] = {HARDWARE_HOSTS, HARDWARE_HOSTS, key_exit},
             [MMIO] = {HARDWARE_HOSTS, 0, begin_exit}}},
     [KVM_ENTRY] = {.name = "kvm/kvm_entry",
-        .uses = {[USUAL] = {HARDWARE_HOSTS, 0, tell_vcpu},
+        .uses = {[USUAL] = {HARDWARE_HOSTS, 0, NULL},
             [VMEXIT] = {HARDWARE_HOSTS, 0, end_by_entry},
             [MMIO] = {HARDWARE_HOSTS, 0, end_by_entry},
             [IOPORT] = {HARDWARE_HOSTS, 0, end_by_entry},
@@ -2279,6 +2320,8 @@ static struct event_type events[NEVENTS] = {
     [KVM_MMIO] = {.name = "kvm/kvm_mmio",
         .uses = {[USUAL] = {HARDWARE_HOSTS, X86_HOST | ARM64_HOST, count_mmio},
             [MMIO] = {ALL_HOSTS & ~RISCV64_HOST, ALL_HOSTS, key_mmio}}},
+    [KVM_VMGEXIT_ENTER] = {.name = "kvm/kvm_vmgexit_enter",
+        .uses = {[USUAL] = {X86_HOST, 0, count_vmgexit}, [VMEXIT] = {X86_HOST, 0, key_vmgexit}}},
     [KVM_PIO] = {.name = "kvm/kvm_pio", .uses = {[IOPORT] = {ALL_HOSTS, ALL_HOSTS, key_pio}}},
     [KVM_MSR] = {.name = "kvm/kvm_msr", .uses = {[MSR] = {ALL_HOSTS, ALL_HOSTS, key_msr}}},
     [KVM_CPUID] = {.name = "kvm/kvm_cpuid", .uses = {[CPUID] = {ALL_HOSTS, ALL_HOSTS, key_cpuid}}},
@@ -2286,9 +2329,9 @@ static struct event_type events[NEVENTS] = {
         .uses = {[HYPERCALL] = {ALL_HOSTS, ALL_HOSTS, key_hypercall}}},
     [KVM_FPU] = {.name = "kvm/kvm_fpu", .uses = {[VMEXIT] = {SOFTWARE_HOST, 0, end_by_fpu_load}}},
     [KVM_GET_TIMER_MAP] = {.name = "kvm/kvm_get_timer_map", /* taken by note_load() */
-        .uses = {[USUAL] = {ARM64_HOST, 0, tell_vcpu},
-            [VMEXIT] = {ARM64_HOST, 0, tell_vcpu},
-            [MMIO] = {ARM64_HOST, 0, tell_vcpu}}},
+        .uses = {[USUAL] = {ARM64_HOST, 0, NULL},
+            [VMEXIT] = {ARM64_HOST, 0, NULL},
+            [MMIO] = {ARM64_HOST, 0, NULL}}},
     [TASK_NEWTASK] = {.name = "task/task_newtask"}, /* of every table and host, for keep_birth() */
 };
 
@@ -2320,7 +2363,7 @@ static const char *choose_events(bool software)
         const struct use *use = &type->uses[options.table];
         type->wanted = type->id != 0 && ((use->hosts & kind) != 0 || i == TASK_NEWTASK);
         /* kvm_exit has no vcpu_id on arm64, and before Linux 5.10; kvm_entry has on x86. */
-        if (use->count == tell_vcpu)
+        if ((use->hosts & kind) != 0 && use->count == NULL)
             type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
         if ((use->needed & ~use->hosts & kind) != 0)
             fail("%s: never fires on this architecture (leave -e %s out)", type->name,
@@ -2413,7 +2456,8 @@ static void count(struct stream *s)
         note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
     else if (t->loaded != 0)
         note_vcpu(t, t->loaded - 1);
-    r->type->uses[options.table].count(t, s);
+    if (r->type->uses[options.table].count != NULL)
+        r->type->uses[options.table].count(t, s);
 }
 
 /*
