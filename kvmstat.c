@@ -991,6 +991,15 @@ static int create_file(int dir, char name[static NAME_MAX + 1])
     return fd;
 }
 
+/* Remedies: all that a report of a host needs, for whoever lacks one thing mostly lacks others. */
+static const char have_rights[] =
+    "run it as the host's root; in a container, with --pid=host, --userns=host, and --privileged "
+    "or "
+    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; recordings (-r) need none of this";
+static const char load_kvm[] =
+    "load it: modprobe kvm_intel, or kvm_amd; if that fails, virtualization is off in the firmware "
+    "or, in a virtual machine, on its host; recordings (-r) need none of this";
+
 /* Prints that an operation on object failed, as errno tells, and a remedy; ends kvmstat. */
 static _Noreturn void fail_errno(const char *object)
 {
@@ -998,14 +1007,14 @@ static _Noreturn void fail_errno(const char *object)
     char lockdown[256] = "";
     const char *remedy = "see DIAGNOSTICS in kvmstat(1)";
 
+    read_file(AT_FDCWD, "/sys/kernel/security/lockdown", lockdown, sizeof(lockdown));
     if ((error == EPERM || error == EACCES) && geteuid() != 0)
-        remedy = "run as root";
-    else if (error == EPERM &&
-             read_file(AT_FDCWD, "/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)) > 0 &&
-             strstr(lockdown, "[none]") == NULL)
+        remedy = "run as root; recordings (-r) need no rights";
+    else if (error == EPERM && strstr(lockdown, "[confidentiality]") != NULL)
         remedy = "the kernel is locked down: boot it without lockdown=confidentiality";
     else if (error == EPERM || error == EACCES)
-        remedy = "root lacks CAP_SYS_ADMIN here, or the kernel is locked down";
+        fail("%s: %s (the kernel is locked down, or root has few rights here: %s)", object,
+            strerror(error), have_rights);
     else if (error == ENOMEM)
         remedy = "ask for less buffer with -b";
     else if (error == EMFILE || error == ENFILE)
@@ -2734,7 +2743,7 @@ static bool close_others(int kept, int kept_too)
 }
 
 /*
- * This host: its file systems.
+ * This host: its file systems.  What cannot be had, and has no other way, ends kvmstat by fail().
  */
 
 /*
@@ -2804,11 +2813,9 @@ static void open_procfs(void)
     if ((view.proc = open_root("proc", "/proc", PROCFS_MAGIC)) < 0)
         fail("/proc: not procfs (mount it: mount -t proc nodev /proc)");
     if (fstatat(view.proc, "self/ns/user", &st, 0) == 0 && st.st_ino != INITIAL_USER_NS)
-        fail("user name space: not the host's (run kvmstat as the host's root, in a container "
-             "without --userns)");
+        fail("user name space: not the host's (%s)", have_rights);
     if (fstatat(view.proc, "self/ns/pid", &st, 0) == 0 && st.st_ino != INITIAL_PID_NS)
-        fail("PID name space: not the host's (run kvmstat on the host, or in a container with "
-             "--pid=host)");
+        fail("PID name space: not the host's (%s)", have_rights);
     snprintf(pid, sizeof(pid), "%d", (int)getpid());
     size = readlinkat(view.proc, "self", self, sizeof(self));
     if (size != (ssize_t)strlen(pid) || memcmp(self, pid, strlen(pid)) != 0)
@@ -2843,10 +2850,7 @@ static uint64_t host_to_epoch(void)
     return offset;
 }
 
-/*
- * Returns a file descriptor of the root of tracefs.  Ends kvmstat if it cannot be opened or has no
- * events of kvm.
- */
+/* Returns a file descriptor of the root of tracefs, which has events of kvm. */
 static int open_tracefs(void)
 {
     static const char path[] = "/sys/kernel/tracing";
@@ -2861,7 +2865,7 @@ static int open_tracefs(void)
         fail_errno(path);
     if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
         if (errno == ENOENT)
-            fail("kvm: not loaded (load it: modprobe kvm_intel, or kvm_amd)");
+            fail("kvm: not loaded (%s)", load_kvm);
         fail_errno(path);
     }
     return fd;
@@ -2933,8 +2937,7 @@ static bool remove_instance(void)
 
 /*
  * Starts the janitor, the process that removes the instance when this process has ended, however it
- * ended: the janitor waits for the end of a pipe that only its parent can write to.  Ends kvmstat
- * if the janitor cannot be started.
+ * ended: the janitor waits for the end of a pipe that only its parent can write to.
  */
 static void start_janitor(void)
 {
@@ -2987,10 +2990,7 @@ static void remove_dead_instances(void)
         closedir(d);
 }
 
-/*
- * Makes the instance, with tracing off, and opens what keeps others from removing it.  Ends kvmstat
- * if it cannot.
- */
+/* Makes the instance, with tracing off, and opens what keeps others from removing it. */
 static void create_instance(void)
 {
     snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
@@ -3012,18 +3012,15 @@ static void create_instance(void)
         fail_errno("tracing_on");
 }
 
-/* Writes value to the instance's file name; ends kvmstat if it cannot. */
+/* Writes value to the instance's file name. */
 static void set_in_instance(const char *name, const char *value)
 {
     if (write_file(trace.dir, name, value) != 0)
         fail_errno(name);
 }
 
-/*
- * Returns whether the kernel has the KVM module at path under sysfs, a file descriptor of sysfs's
- * root.  Ends kvmstat if that cannot be told.
- */
-static bool has_module(int sysfs, const char *path)
+/* Returns whether sysfs, a file descriptor of its root, has the file path. */
+static bool has_file(int sysfs, const char *path)
 {
     if (faccessat(sysfs, path, F_OK, 0) == 0)
         return true;
@@ -3032,15 +3029,20 @@ static bool has_module(int sysfs, const char *path)
     return false;
 }
 
-/* Returns whether the host has only the software backend, kvm_pvm, which never fires kvm_exit. */
+/*
+ * Returns whether the host has only the software backend, kvm_pvm, which never fires kvm_exit.
+ * Without a module for its processor, it has none, and could run no guest, though kvm has events.
+ */
 static bool has_only_software(void)
 {
     int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
 
     if (sysfs < 0)
         fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
-    bool software = has_module(sysfs, "module/kvm_pvm") && !has_module(sysfs, "module/kvm_intel") &&
-                    !has_module(sysfs, "module/kvm_amd");
+    if (!has_file(sysfs, "class/misc/kvm"))
+        fail("/dev/kvm: the module that makes it is not loaded (%s)", load_kvm);
+    bool software = has_file(sysfs, "module/kvm_pvm") && !has_file(sysfs, "module/kvm_intel") &&
+                    !has_file(sysfs, "module/kvm_amd");
     close(sysfs);
     return software;
 }
@@ -3062,7 +3064,6 @@ static void switch_events_on(void)
 
 /*
  * Reads the events' formats, decides which events this host and the table need, and enables these.
- * Ends kvmstat if it cannot.
  */
 static void enable_events(void)
 {
@@ -3150,7 +3151,6 @@ static void set_pids(void)
 /*
  * Sets how many per cent of a buffer must be full for poll() to say that it has something; with
  * "0", its first event suffices.  Before Linux 5.0, which has no such setting, it always does.
- * Ends kvmstat if the kernel has the setting and refuses the value.
  */
 static void set_watermark(const char *percent)
 {
@@ -3193,7 +3193,7 @@ static void set_subbufs(void)
 
 /*
  * Has the instance's buffers made, and finds out what their sub-buffers look like.  A later call
- * sets everything as the first one did.  Ends kvmstat if it cannot.
+ * sets everything as the first one did.
  */
 static void set_buffers(void)
 {
@@ -3233,7 +3233,7 @@ static void watch_streams(void)
             (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
 }
 
-/* Opens each CPU's buffer, and fills trace.polls.  Ends kvmstat if it cannot. */
+/* Opens each CPU's buffer, and fills trace.polls. */
 static void open_streams(void)
 {
     DIR *d = open_dir(trace.dir, "per_cpu");
@@ -3279,10 +3279,7 @@ static void open_streams(void)
  * This host: the buffers of its CPUs.
  */
 
-/*
- * Asks the kernel, without waiting, which of the n buffers at p have something to read.  Ends
- * kvmstat if that fails.
- */
+/* Asks the kernel, without waiting, which of the n buffers at p have something to read. */
 static void poll_buffers(struct pollfd *p, size_t n)
 {
     while (poll(p, n, 0) < 0) {
@@ -7791,9 +7788,7 @@ static void open_instances(void)
     close(tracefs);
     const char *missing = missing_capability();
     if (missing != NULL)
-        fail("/proc: %s is missing, and the guests of other users would be hidden (give kvmstat "
-             "that capability)",
-            missing);
+        fail("%s: missing, and other users' guests would be hidden (%s)", missing, have_rights);
     if (options.shares && !read_times(view.proc, getpid(), times))
         fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
 }
