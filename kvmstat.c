@@ -103,7 +103,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define VERSION "1.3"
+#define VERSION "1.4"
 
 #define NSEC 1000000000u        /* nanoseconds in a second */
 #define DEFAULT_KIB 2048        /* -b: default KiB of each per-CPU buffer */

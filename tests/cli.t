@@ -91,11 +91,15 @@ refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 
-is "$("$kvmstat" -V)" "kvmstat 1.3" "-V"
+version=$("$kvmstat" -V)
+is "$version
+$version" "$(sed -n '1,/^[0-9]/s/^\([0-9.]*\),.*/kvmstat \1/p' "$top/NEWS")
+$(sed -n 's/^\.Os //p' "$top/kvmstat.1")" "-V, the newest version in NEWS, and the manual's, are the same"
+is "$(sed -n '/^ \* Copyright/,/^ \*\/$/s/^ \*\( \|$\)//p' "$top/kvmstat.c")" "$(cat "$top/LICENSE")" "LICENSE is what kvmstat.c has"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
 is "$(head -n 3 "$tmp/out")" "$usage" "-h: the usage"
-is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")kvmstat 1.3" "--help, --version"
+is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")$version" "--help, --version"
 [ "$(wc -l <"$tmp/out")" -le 48 ] && ! grep -q '.\{80\}' "$tmp/out"
 ok $? "-h fits on a screen of 48 lines and 79 columns"
 for option in b c e h H k l m n p r s T w z; do

@@ -14,7 +14,7 @@ cp "$kvmstat" "$tree/kvmstat"
 chmod -R a+rwX "$tree"
 
 # demo WHERE COMMAND...: runs make demo by COMMAND; sets out
-kinds="busy idle spinning starved paused"
+kinds="busy idle spins starved still"
 demo() {
 	out=$("${@:2}" make --no-print-directory -C "$tree" demo 2>&1 </dev/null)
 	is $? 0 "$1: status 0"
@@ -75,7 +75,7 @@ if [ -n "$why" ]; then
 	done_testing
 fi
 demo "no guest" env
-for row in 'busy [1-9][0-9]{2,} 0 [1-9][0-9]* [1-9][0-9]*' 'idle [0-9]+ [1-9][0-9]* 0 0' 'spinning [0-9]+ 0 0 0'; do
+for row in 'busy [1-9][0-9]{2,} 0 [1-9][0-9]* [1-9][0-9]*' 'idle [0-9]+ [1-9][0-9]* 0 0' 'spins [0-9]+ 0 0 0'; do
 	like "$(awk '/ pid vcpu \| exits/ { usual = 1 } / pid vcpu \| vmexit/ { usual = 0 }
 		usual && $3 == "|" { print $NF, $4, $6, $9, $10 }' <<<"$out")" "^$row$" "its name, exits, haltx, iox and mmiox: $row"
 done
