@@ -5339,6 +5339,23 @@ static void expect(const char *wanted)
         fail_input("not what has to be here");
 }
 
+/* Ends kvmstat if the file, whose first bytes are at s, is of another kind that is known. */
+static void refuse_kind(const char s[static 8])
+{
+    static const char *const kinds[][2] = {{"\x1f\x8b", "gzip"},
+        {"\xfd"
+         "7zXZ",
+            "xz"},
+        {"\x28\xb5\x2f\xfd", "zstd"}, {"BZh", "bzip2"}};
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strncmp(s, kinds[i][0], strlen(kinds[i][0])) == 0)
+            fail("%s: compressed by %s (decompress it first)", input.name, kinds[i][1]);
+    }
+    if (strncmp(s, "PERFILE2", 8) == 0)
+        fail("%s: of perf record (record with kvmstat -w, or trace-cmd record -e kvm)", input.name);
+}
+
 /* Reads the magic bytes, version and byte order; ends kvmstat if it cannot read such a file. */
 static void take_magic(void)
 {
@@ -5346,6 +5363,7 @@ static void take_magic(void)
 
     if (input.size >= sizeof(dat_magic))
         take(s, strlen(dat_magic));
+    refuse_kind(s);
     if (memcmp(s, dat_magic, strlen(dat_magic)) != 0)
         fail("%s: not a recording of trace-cmd or kvmstat", input.name);
     take_string(version, sizeof(version));
@@ -5946,7 +5964,10 @@ static void open_input(void)
     if (input.fd < 0 || fstat(input.fd, &st) != 0)
         fail("%s: %s (give -r a recording)", input.name, strerror(errno));
     if (!S_ISREG(st.st_mode))
-        fail("%s: not a regular file (give -r a recording)", input.name);
+        fail("%s: %s", input.name,
+            S_ISFIFO(st.st_mode)
+                ? "a pipe, and -r has to read at any place (write it to a file first)"
+                : "not a regular file (give -r a recording)");
     input.size = (uint64_t)st.st_size;
 }
 
@@ -8242,6 +8263,10 @@ static void check_combinations(void)
                        : options.write != NULL ? "-w"
                                                : NULL;
 
+    if (options.read != NULL && strcmp(options.read, "-") == 0)
+        usage_error("-r \"-", "", "\": a pipe; give a file, for -r has to read at any place");
+    if (options.write != NULL && strcmp(options.write, "-") == 0)
+        usage_error("-w \"-", "", "\": a pipe; give a file, for -w has to write at any place");
     if (is_recorded() && live != NULL)
         usage_error(live, "", ": not with -r");
     if (options.table != USUAL && (options.metrics || options.shares))

@@ -55,6 +55,8 @@ sleep 0 &
 wait $!
 refused "\"$!\"" "no such process" -p "$!"
 refused '"iso"' "neither d nor u" -T iso
+refused '-r "-"' "give a file" -r -
+refused '-w "-"' "give a file" -w -
 # The kernel gives no thread's id to others while it lives.
 if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	start_guest threads -n 0 -l h -s 1000
