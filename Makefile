@@ -13,14 +13,9 @@ all: kvmstat
 kvmstat: kvmstat.c
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ kvmstat.c
 
-tests/guest: tests/helpers/guest.c tests/helpers/machine.h tests/helpers/kvm.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/guest.c
-
-tests/monitor: tests/helpers/monitor.c tests/helpers/machine.h tests/helpers/kvm.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/monitor.c
-
-tests/attack: tests/helpers/attack.c tests/helpers/machine.h tests/helpers/kvm.h
-	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/attack.c
+tests/guest tests/monitor tests/attack: tests/helpers/guest.c tests/helpers/monitor.c tests/helpers/attack.c \
+		tests/helpers/machine.h tests/helpers/kvm.h
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -pthread -o $@ tests/helpers/$(@F).c
 
 # One file to the compiler, with kvmstat.c and what is beside it; always built
 tests/unit/unit:
@@ -29,6 +24,10 @@ tests/unit/unit:
 # What the tests run; see tests/check
 check: all tests/guest tests/monitor tests/attack
 	tests/check
+
+# The part that needs neither root nor KVM, and only a compiler and perl: for after each change
+quick: all tests/unit/unit
+	tests/quick
 
 # An AMD host, emulated; part of check
 check-amd: all tests/guest
@@ -73,9 +72,7 @@ lint:
 		'-D_Noreturn=__attribute__((noreturn))' --suppress=ctunullpointer tests/unit/unit.c
 	gcc $(STRICT) -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -S -o /dev/null kvmstat.c
 	! mandoc -Tlint -Wstyle kvmstat.1 2>&1 | grep -v 'mandoc.db\|referenced manual not found'
-	shellcheck tests/check tests/demo tests/fresh-root tests/bench/table tests/bench/metrics tests/bench/amd \
-		tests/bench/amd-init tests/fuzz/run tests/helpers/amd-init tests/helpers/amd-machine \
-		tests/helpers/packages tests/helpers/risc-init tests/helpers/risc-machine .ci/run
+	grep -lE '^#!/.*[ /](ba)?sh$$' .ci/* tests/* tests/*/* 2>/dev/null | grep -v '[.]t$$' | xargs shellcheck
 
 install: all
 	mkdir -p $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -90,4 +87,4 @@ uninstall:
 clean:
 	rm -rf kvmstat tests/attack tests/guest tests/monitor tests/unit/unit tests/build
 
-.PHONY: tests/unit/unit all check check-amd check-hosts load bench bench-amd fuzz demo lint install uninstall clean
+.PHONY: tests/unit/unit all check quick check-amd check-hosts load bench bench-amd fuzz demo lint install uninstall clean

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$here/helpers/risc-machine"
 
-run_machine arm64 bookworm linux-image-cloud-arm64 aarch64-linux-gnu ttyAMA0 120 qemu-system-aarch64 \
+run_machine arm64 bookworm linux-image-cloud-arm64 aarch64-linux-gnu ttyAMA0 600 qemu-system-aarch64 \
 	-machine virt,virtualization=on,gic-version=3 -cpu cortex-a57
 clean
 same_rows 1 3 "$(head -n "$(wc -l <out)" again)" "$(cat out)" "-r of what -w wrote has the same rows"

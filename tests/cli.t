@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The command line: what is refused, why, and before anything is touched.
 . "$(dirname "$0")/lib.sh"
-needs strace
+traced=
+has strace && traced="strace -qq -f -e trace=openat,open,mkdirat,fsopen -o $tmp/trace"
 
 usage='usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport|msr|cpuid|hypercall]
                [-k column] [-l rows] [-p guest[,guest...]] [-r file | -w file]
@@ -12,13 +13,14 @@ hint='kvmstat -h says what each option and column means.'
 refused() {
 	local word=$1 why=$2 status
 	shift 2
-	strace -qq -f -e trace=openat,open,mkdirat,fsopen -o "$tmp/trace" \
-		"$kvmstat" "$@" >"$tmp/out" 2>"$tmp/err"
+	# shellcheck disable=SC2086 # a list of words
+	$traced "$kvmstat" "$@" >"$tmp/out" 2>"$tmp/err"
 	status=$?
 	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage
 $hint" "refused: kvmstat $*"
 	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
 	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
+	[ -n "$traced" ] || return
 	! grep -Eq 'fsopen."tracefs|mkdirat|sys/kernel' "$tmp/trace"
 	ok $? "before tracefs is touched"
 }
@@ -58,7 +60,7 @@ refused '"iso"' "neither d nor u" -T iso
 refused '-r "-"' "give a file" -r -
 refused '-w "-"' "give a file" -w -
 # The kernel gives no thread's id to others while it lives.
-if [ -x "$guest" ] && [ -w /dev/kvm ]; then
+if [ -x "$guest" ] && has_device /dev/kvm; then
 	start_guest threads -n 0 -l h -s 1000
 	has_thread() {
 		thread=$(ls "/proc/$pid/task" | grep -vx "$pid" | head -n 1)
@@ -67,6 +69,8 @@ if [ -x "$guest" ] && [ -w /dev/kvm ]; then
 	until_true 5 has_thread
 	refused "\"$thread\"" "a thread; give its process" -p "$thread"
 	end "$pid"
+else
+	skip_check "needs /dev/kvm" "refused: kvmstat -p with a guest's thread"
 fi
 refused -b "not with -r" -r x -b 8
 refused -m "not with -r" -m -r x

@@ -10,7 +10,7 @@ guest() {
 	sums all
 }
 
-run_machine riscv64 trixie linux-image-riscv64 riscv64-linux-gnu ttyS0 240 qemu-system-riscv64 \
+run_machine riscv64 trixie linux-image-riscv64 riscv64-linux-gnu ttyS0 900 qemu-system-riscv64 \
 	-machine virt -cpu rv64,h=true
 clean
 is "$(head -n "$(wc -l <out)" again | guest)" "$(guest <out)" "-r of what -w wrote has the same sums of each guest"

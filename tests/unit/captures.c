@@ -94,7 +94,7 @@ static int is_row(const struct kvm_row *row, const char *how)
         const struct difference *d = difference_in(row, (enum counter)i);
         wanted[i] = d != NULL ? d->got : row->counts[i] == UINT64_MAX ? got[i] : row->counts[i];
         if (d != NULL && d->got != row->counts[i]) {
-            note("%s: %" PRIu64 ", KVM's own %" PRIu64 ": %s",
+            printf("# %s: %" PRIu64 ", KVM's own %" PRIu64 ": %s\n",
                 counter_columns[FIRST_COUNT + i].name, d->got, row->counts[i], d->reason);
             named++;
         }

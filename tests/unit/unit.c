@@ -70,15 +70,15 @@ static char temporary_path[PATH_MAX];
 
 static int ntests, nfailed;
 
-/* Prints a line of comment. */
+/* Prints a line of comment, to stderr, where prove shows it. */
 __attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 {
     va_list args;
 
     va_start(args, format);
-    printf("# ");
-    vprintf(format, args);
-    printf("\n");
+    fprintf(stderr, "# ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
     va_end(args);
 }
 

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Every example of README.md and kvmstat.1 that is of a live host does what is said of it; docs.t has
+# the others.
+. "$(dirname "$0")/lib.sh"
+live_host
+alone
+needs col mandoc musl-gcc trace-cmd kernelshark
+. "$here/helpers/examples.sh"
+
+# KernelShark warns root with a window; what it draws here nobody sees.
+mkdir -m 700 "$tmp/home"
+chmod 755 "$tmp"
+chown nobody "$tmp/home"
+cat >"$tmp/bin/kernelshark" <<-END
+	#!/bin/bash
+	HOME=$tmp/home XDG_RUNTIME_DIR=$tmp/home QT_QPA_PLATFORM=offscreen exec \\
+	    setpriv --reuid nobody --regid nogroup --clear-groups $(command -v kernelshark) "\$@"
+END
+chmod +x "$tmp/bin/kernelshark"
+
+start_guest busy -n 0 -l ohp -s 1000 -N -name guest=web1,debug-threads=on
+busy=$pid
+start_guest stuck -P -v 2 -N -name 'guest=a\"b'
+stuck=$pid name='a\\"b' # as it is shown
+
+header='pid vcpu \| exits : haltx  irqx irqwx   iox mmiox \|  irqs +emul  eptv'
+# Those of now and of a minute ago.
+dates="($(date +%F)|$(date -d '1 minute ago' +%F))"
+seconds=$(date +%s)
+seconds="($((seconds / 1000))|$((seconds / 1000 + 1)))"
+while read -r command; do
+	! offline "$command" || continue # docs.t
+	case $command in
+	'trace-cmd record'*) continue ;; # it takes the whole host: amd.t runs it on one of its own
+	'kvmstat -m'* | pm* | *kvmstat.config) continue ;; # fleet.t
+	*'$12 + $13'*) start_guest spinning -T -n 0 -l x -N -name loop
+		spinning=$pid ;;
+	esac
+	out=$(run "$command")
+	status=$?
+	case $command in
+	'kvmstat -n 1') want="^ *$busy    0 \|.* web1$" ;;
+	*'$12 + $13'*) want="^$spinning 0 loop$" ;;
+	*'$10 == 0 { print $1, $2'*) want="^$stuck 1 a" ;;
+	*'$10 == 0 { print $1'*) want="^$stuck a" ;;
+	'kvmstat -cn 1') want="^ *$stuck    1 \|( +0 [:|]?)+.* 0\.0   0\.0 " ;;
+	*'-k exits'*) want="^ *$busy    0 \|" ;;
+	*'-k wait%'*) want="^ *$busy    0 \|.* web1$" ;;
+	*-nsz*) want="^ *$busy    1 \| .* web1$" ;;
+	*kvm.prom | *kvm.tsv) want="^$" ;;
+	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
+	*'-p web1'*) want="^ *$busy    0 \|" ;;
+	'kvmstat -n -e vmexit -l 5 1') want="^ *$busy    0 \| [A-Za-z_]+ +[1-9]" ;;
+	'kvmstat -n -e msr'*) want="^ *$busy    0 \| 0x6e0:W .* [1-9][0-9]* +100\.00" ;;
+	'kvmstat -n -e ioport'*) want="^ *$busy    0 \| 0x10:out .* [1-9][0-9]* +100\.00" ;;
+	'kvmstat -w '*) want="^ *$busy    0 \|" ;;
+	'kvmstat -r host'*) want="^ *$busy    0 \|" ;;
+	'kvmstat -nT d -r host'*) want="^$dates[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
+	'trace-cmd report host'*) want="guest-[0-9]+ .* $seconds[0-9]{3}[.][0-9]+: kvm_" ;;
+	kernelshark*) want='^Loading  "host.dat"$' ;;
+	*'print t, n'*) want='^[0-9]{10}(\.[0-9])? [1-9][0-9]*$' ;;
+	*) want='this example has a test of its own' ;;
+	esac
+	like "$out" "$want" "$command"
+	case $command in
+	*'$12 + $13'*) is "$out" "$spinning 0 loop" "and nothing else"
+		end "$spinning" ;;
+	*'$10 == 0 { print $1, $2'*) is "$out" "$stuck 0 $name
+$stuck 1 $name" "and nothing else"
+		[[ $command != *bad* ]] || is "$status" 1 "and the status tells" ;;
+	*'$10 == 0 { print $1'*) is "$out" "$stuck $name" "and nothing else" ;;
+	*-nsz*) ! grep -q "^ *$stuck" <<<"$out"
+		ok $? "and no other" ;;
+	*kvm.prom) like "$(cat kvm.prom)" "^kvm_exits_per_second\{pid=\"$busy\",guest=\"web1\"\} [1-9][0-9.]*$" \
+		"and the file has the guest"
+		is "$(grep "$stuck" kvm.prom)" 'kvm_exits_per_second{pid="'"$stuck"'",guest="a\\\\\"b"} 0' \
+			"and quotes what has to be" ;;
+	*kvm.tsv) like "$(cat kvm.tsv)" "^[0-9.]+	$busy	0	[1-9].*	web1$" "and the file has the report" ;;
+	*'-p web1'*) ! grep -q "^ *$stuck" <<<"$out"
+		ok $? "and no other" ;;
+	'kvmstat -n 1') like "$out" "$header name$" "with the header" ;;
+	esac
+done <"$tmp/commands"
+
+# A container's image may have nothing: no libc, and nothing mounted.
+mkdir "$tmp/image"
+musl-gcc -O2 -static -o "$tmp/image/kvmstat" "$top/kvmstat.c"
+chroot "$tmp/image" /kvmstat -n 0.3 1 >"$tmp/static.out" 2>"$tmp/static.err"
+like "$(cat "$tmp/static.out" "$tmp/static.err")" "^ *$busy    0 \|.* web1$" "a static kvmstat runs there"
+
+done_testing
