@@ -411,9 +411,10 @@ static const struct source *source;
 static struct {
     bool shares;       /* -c */
     bool no_header;    /* -H */
+    bool json;         /* -j */
     bool metrics;      /* -m */
     bool names;        /* -n */
-    bool sums;         /* -s */
+    int sums;          /* -s: 1, a row for each guest; -ss: 2, one for the host */
     bool no_zeros;     /* -z */
     char stamp;        /* -T: `d', `u' or 0 */
     enum table table;  /* -e */
@@ -818,9 +819,10 @@ static char *escaped(const char *s)
 
 static void print_usage(FILE *out)
 {
-    fputs("usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport|msr|cpuid|hypercall]\n"
-          "               [-k column] [-l rows] [-p guest[,guest...]] [-r file | -w file]\n"
-          "               [-T d|u] [interval [count]]\n",
+    fputs("usage: kvmstat [-cHhjmnsVz] [-b kib]\n"
+          "               [-e vmexit|mmio|ioport|msr|cpuid|hypercall] [-k column]\n"
+          "               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]\n"
+          "               [interval [count]]\n",
         out);
 }
 
@@ -6022,19 +6024,24 @@ static const struct source recorded_host = {
  * The table, and what is said of it on stderr.
  */
 
+/* What a vCPU's numbers say in a word (-c).  A guest has the highest of its vCPUs'. */
+enum state { STILL, IDLE, BUSY, STARVED, SPINS };
+
 /* A vCPU that is reported; with -s, the first one of a guest, whose tally has the sums then. */
 struct row {
-    const struct guest *guest; /* the guest that has the vCPU */
+    const struct guest *guest; /* the guest that has the vCPU; -ss: NULL */
     struct vcpu *vcpu;         /* the vCPU */
-    size_t nvcpus;             /* -s: number of the guest's vCPUs */
+    enum state state;          /* its state */
+    uint64_t nvcpus;           /* number of vCPUs in it, without `?' */
+    uint64_t nguests;          /* number of guests in it */
     uint64_t value;            /* -k: what it has in that column */
     size_t place;              /* -k: its place in order of pid and vCPU */
 };
 
 /*
  * The columns of a line, but for the guest's name, which is the last one: first those that all
- * tables have, then the counters in the order of enum counter and, with -c, the shares or, with -e,
- * the columns of a key.
+ * tables have, then the counters in the order of enum counter and, with -c, the shares and the
+ * state or, with -e, the columns of a key.
  */
 enum {
     COLUMN_TIME,
@@ -6050,13 +6057,14 @@ enum {
     COLUMN_AVERAGE,
     NKEYCOLUMNS,
     FIRST_SHARE = FIRST_COUNT + NCOUNTERS,
-    NCOLUMNS = FIRST_SHARE + NSHARES
+    COLUMN_STATE = FIRST_SHARE + NSHARES,
+    NCOLUMNS
 };
 
 /* A column. */
 struct column {
     const char *name;    /* its header */
-    int width;           /* minimum in characters; text is right-aligned or, if < 0, left-aligned */
+    int width;           /* minimum in characters: of numbers or, if < 0, of words, on the left */
     char before;         /* character before the column, as `|'; a blank: none */
     const char *meaning; /* help text for -h and -m; NULL: none */
 };
@@ -6078,6 +6086,8 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_COUNT + EPTV] = {"eptv", 6, ' ', "exits for extended (nested) page table violations"},
     [FIRST_SHARE + RUN] = {"run%", 6, '|', "part of the time that the vCPU's thread ran (-c)"},
     [FIRST_SHARE + WAIT] = {"wait%", 6, ' ', "part of the time that it had to wait for a CPU (-c)"},
+    [COLUMN_STATE] = {"state", -7, ' ',
+        "still, spins, starved, busy or idle, by these numbers (-c)"},
 };
 
 /* The columns of -e.  time, pid and vcpu mean what they do above; tables[] has the key's name. */
@@ -6093,6 +6103,16 @@ static const struct column key_columns[NKEYCOLUMNS] = {
     [COLUMN_MAX] = {"max us", 8, ' ', "the longest time"},
     [COLUMN_AVERAGE] = {"avg us", 8, ' ', "the mean time"},
 };
+
+/*
+ * The rows of a report, which choose_rows() has: list_rows() makes one of each vCPU that has_row(),
+ * or with -m that is_instance(), in order of process and vCPU; sum_rows() makes those of -s of
+ * them; -z leaves some out, order_rows() sorts the rest for -k, and -l cuts it off.  With -e, each
+ * row has a line for each key, which put_rows() sorts, and put_row() cuts off.
+ */
+
+/* -ss: its tally has the sums of all that is reported, until clear_counts(). */
+static struct vcpu host_sums;
 
 /* Returns whether something counted in t, in the table that is reported. */
 static bool has_counts(const struct tally *t)
@@ -6110,9 +6130,24 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
     return g->asked && (has_counts(&v->tally) || (g->gone == 0 && v->present));
 }
 
+/* Returns what the numbers of a vCPU's tally say, as a row shows them: in tenths of a per cent. */
+static enum state state_of(const struct tally *t)
+{
+    uint64_t run = t->shares[RUN] / 10, wait = t->shares[WAIT] / 10;
+
+    if (run + wait == 0 && !has_counts(t))
+        return STILL;
+    /* Who ran for too short a time to make an exit may do anything. */
+    if (run + wait >= 900 && run >= 100 && t->counts[EXITS] == t->counts[IRQX])
+        return SPINS;
+    if (wait >= 200)
+        return STARVED;
+    return run + wait >= 500 ? BUSY : IDLE;
+}
+
 /*
  * Puts a row for each vCPU for which wanted() is true in *rows, which is NULL or an earlier list
- * that is replaced.  Returns the number of rows.
+ * that is replaced, with room for one at least.  Returns the number of rows.
  */
 static size_t list_rows(
     struct row **rows, bool (*wanted)(const struct guest *, const struct vcpu *))
@@ -6123,27 +6158,43 @@ static size_t list_rows(
     for (size_t i = 0; i < world.nguests; i++) {
         const struct guest *g = world.guests[i];
         for (size_t j = 0; j < g->nvcpus; j++) {
-            if (wanted(g, g->vcpus[j]))
-                (*rows)[n++] = (struct row){.guest = g, .vcpu = g->vcpus[j]};
+            struct vcpu *v = g->vcpus[j];
+            if (wanted(g, v))
+                (*rows)[n++] = (struct row){.guest = g,
+                    .vcpu = v,
+                    .state = state_of(&v->tally),
+                    .nvcpus = v->id != UNKNOWN_VCPU,
+                    .nguests = 1};
         }
     }
     return n;
 }
 
-/* Sums up the n rows, which are in order of guests, to one for each guest.  Returns their number.
+/*
+ * Sums up the n rows, which are in order of guests, to one for each guest or, with -ss, to one, for
+ * which there is room even if n is 0.  Returns their number.
  */
 static size_t sum_rows(struct row *rows, size_t n)
 {
+    struct row host = {.vcpu = &host_sums}, *sum = options.sums > 1 ? &host : NULL;
+    const struct guest *last = NULL;
     size_t kept = 0;
 
     for (size_t i = 0; i < n; i++) {
-        struct row *sum = kept == 0 ? NULL : &rows[kept - 1];
-        if (sum != NULL && sum->guest == rows[i].guest)
-            move_tally(&rows[i].vcpu->tally, &sum->vcpu->tally);
-        else
-            *(sum = &rows[kept++]) = rows[i];
-        sum->nvcpus += rows[i].vcpu->id != UNKNOWN_VCPU;
+        struct row row = rows[i];
+        bool same = row.guest == last;
+        last = row.guest;
+        if (options.sums == 1 && !same) {
+            *(sum = &rows[kept++]) = row;
+            continue;
+        }
+        move_tally(&row.vcpu->tally, &sum->vcpu->tally);
+        sum->state = row.state > sum->state ? row.state : sum->state;
+        sum->nvcpus += row.nvcpus;
+        sum->nguests += !same;
     }
+    if (options.sums > 1)
+        rows[kept++] = host;
     return kept;
 }
 
@@ -6173,15 +6224,12 @@ static void order_rows(struct row *rows, size_t n)
         qsort(rows, n, sizeof(*rows), compare_rows);
 }
 
-/*
- * Has the n rows, which are of all vCPUs in order, summed up, left out, ordered and limited as the
- * options say.  Returns how many are left.
- */
+/* Makes of the n rows of list_rows() those that are reported.  Returns their number. */
 static size_t choose_rows(struct row *rows, size_t n)
 {
     size_t kept = 0;
 
-    if (options.sums)
+    if (options.sums != 0)
         n = sum_rows(rows, n);
     for (size_t i = 0; i < n; i++) {
         if (!options.no_zeros || has_counts(&rows[i].vcpu->tally))
@@ -6204,6 +6252,7 @@ static void clear_counts(void)
             g->vcpus[j]->recent = g->vcpus[j]->present;
         }
     }
+    clear_tally(&host_sums.tally);
 }
 
 /* Writes t to stdout.  Ends kvmstat if that fails, its reader is gone, or a signal asks for it. */
@@ -6223,7 +6272,7 @@ static void write_out(const struct text *t)
  * Writes the text of -T for end, a time of the trace clock, to the size bytes at buf; without -T,
  * an empty text.  If nothing relates a recording's clock to 1970, that clock's seconds are shown.
  */
-static void format_stamp(uint64_t end, char *buf, size_t size)
+static void format_time(uint64_t end, char *buf, size_t size)
 {
     char decimals[16] = "", zone[8];
     struct tm tm;
@@ -6244,6 +6293,28 @@ static void format_stamp(uint64_t end, char *buf, size_t size)
         strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm or -hhmm */
         snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
     }
+}
+
+/*
+ * Writes to the size bytes at buf what each line begins with, for the interval from start to end:
+ * the text of -T, or an empty one; with -j, that and the interval's seconds, members of an object.
+ */
+static void format_stamp(uint64_t start, uint64_t end, char *buf, size_t size)
+{
+    char text[48], seconds[32];
+
+    if (!options.json) {
+        format_time(end, buf, size);
+        return;
+    }
+    format_time(end, text, sizeof(text));
+    const char *quote = strchr(text, 'T') != NULL ? "\"" : ""; /* a date; else a number */
+    int n = snprintf(seconds, sizeof(seconds), "%" PRIu64 ".%09u", (end - start) / NSEC,
+        (unsigned)((end - start) % NSEC));
+    while (seconds[n - 1] == '0')
+        n--;
+    n -= seconds[n - 1] == '.';
+    snprintf(buf, size, "\"time\":%s%s%s,\"interval\":%.*s", quote, text, quote, n, seconds);
 }
 
 /* A line of the report: the cells of all columns but the guest's name. */
@@ -6308,6 +6379,10 @@ static void set_key(struct line *line, const struct key *k, const struct key *al
     set_decimals(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, 2, timed);
 }
 
+/* The words for enum state. */
+static const char *const states[] = {
+    [STILL] = "still", [IDLE] = "idle", [BUSY] = "busy", [STARVED] = "starved", [SPINS] = "spins"};
+
 /* Fills line for row: with its counters or, with -e, with key k and all as set_key() does. */
 static void set_line(struct line *line, const char *stamp, const struct row *row,
     const struct key *k, const struct key *all)
@@ -6315,12 +6390,14 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
     const struct vcpu *v = row->vcpu;
 
     line->cells[COLUMN_TIME] = stamp;
-    set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
-    set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
-    if (options.sums)
+    line->cells[COLUMN_PID] = "-";
+    if (row->guest != NULL)
+        set_cell(line, COLUMN_PID, (uint64_t)row->guest->pid);
+    line->cells[COLUMN_VCPU] = "?";
+    if (options.sums != 0)
         set_cell(line, COLUMN_VCPU, row->nvcpus);
-    else if (v->id == UNKNOWN_VCPU)
-        line->cells[COLUMN_VCPU] = "?";
+    else if (v->id != UNKNOWN_VCPU)
+        set_cell(line, COLUMN_VCPU, (uint64_t)v->id);
     if (options.table != USUAL) {
         set_key(line, k, all);
         return;
@@ -6329,6 +6406,7 @@ static void set_line(struct line *line, const char *stamp, const struct row *row
         set_cell(line, FIRST_COUNT + c, v->tally.counts[c]);
     for (int i = 0; i < NSHARES; i++)
         set_decimals(line, FIRST_SHARE + i, v->tally.shares[i], 1, !v->tally.shareless);
+    line->cells[COLUMN_STATE] = v->tally.shareless ? "-" : states[row->state];
 }
 
 static void put_blanks(struct text *t, size_t n)
@@ -6350,6 +6428,66 @@ static void put_cell(struct text *t, const char *s, int width)
         put_blanks(t, blanks);
 }
 
+static void put_text(struct text *t, const char *s)
+{
+    put_bytes(t, s, strlen(s));
+}
+
+/* Returns the name of column i in the table that is reported; NCOLUMNS is that of -n. */
+static const char *column_name(int i)
+{
+    int n;
+
+    if (i == NCOLUMNS)
+        return options.sums > 1 ? "guests" : "name";
+    if (i == COLUMN_VCPU && options.sums != 0)
+        return "vcpus";
+    return i == COLUMN_KEY && options.table != USUAL ? tables[options.table].name
+                                                     : table_columns(&n)[i].name;
+}
+
+/* Appends s, escaped by put_name(), so that it is valid UTF-8, as a string of JSON. */
+static void put_string(struct text *t, const char *s)
+{
+    char *shown = escaped(s);
+
+    put_text(t, "\"");
+    for (const char *p = shown; *p != '\0'; p++) {
+        if (*p == '"' || *p == '\\')
+            put_text(t, "\\");
+        put_bytes(t, p, 1);
+    }
+    put_text(t, "\"");
+    free(shown);
+}
+
+/*
+ * Appends line and, with -n, name to t as an object of JSON (-j), whose members are the columns:
+ * strings where these have words, else numbers; null for what is not known.
+ */
+static void put_object(struct text *t, const struct line *line, const char *name)
+{
+    int n;
+    const struct column *columns = table_columns(&n);
+
+    put_text(t, "{");
+    put_text(t, line->cells[COLUMN_TIME]);
+    for (int i = COLUMN_PID; i < n + options.names; i++) {
+        bool is_name = i == n;
+        const char *cell = is_name ? name : line->cells[i];
+        put_text(t, ",");
+        put_string(t, column_name(is_name ? NCOLUMNS : i));
+        put_text(t, ":");
+        if (!is_name && (strcmp(cell, "-") == 0 || strcmp(cell, "?") == 0))
+            put_text(t, "null");
+        else if (is_name ? options.sums <= 1 : columns[i].width < 0)
+            put_string(t, cell);
+        else
+            put_text(t, cell);
+    }
+    put_text(t, "}\n");
+}
+
 /* Appends line and, with -n, name to t: in columns of these widths or, with -H, with tabs. */
 static void put_line(
     struct text *t, const struct line *line, const char *name, const int widths[NCOLUMNS])
@@ -6357,34 +6495,34 @@ static void put_line(
     int n;
     const struct column *columns = table_columns(&n);
 
+    if (options.json) {
+        put_object(t, line, name);
+        return;
+    }
     for (int i = *line->cells[COLUMN_TIME] == '\0' ? COLUMN_PID : 0; i < n; i++) {
         bool first = t->size == 0 || t->s[t->size - 1] == '\n';
-        const char *separator = first ? "" : options.no_header ? "\t" : " ";
-        put_bytes(t, separator, strlen(separator));
+        put_text(t, first ? "" : options.no_header ? "\t" : " ");
         if (columns[i].before != ' ' && !options.no_header)
             put_bytes(t, (char[]){columns[i].before, ' '}, 2);
         put_cell(t, line->cells[i], options.no_header ? 0 : widths[i]);
     }
     if (options.names) {
-        put_bytes(t, options.no_header ? "\t" : " ", 1);
+        put_text(t, options.no_header ? "\t" : " ");
         put_name(t, name);
     }
-    put_bytes(t, "\n", 1);
+    put_text(t, "\n");
 }
 
-static void put_header(struct text *t, const char *stamp, const int widths[NCOLUMNS])
+/* Sets the cells of the header; that of time is empty if stamp is. */
+static void set_header(struct line *line, const char *stamp)
 {
-    struct line line;
     int n;
-    const struct column *columns = table_columns(&n);
 
+    table_columns(&n);
     for (int i = 0; i < n; i++)
-        line.cells[i] = columns[i].name;
-    if (options.table != USUAL)
-        line.cells[COLUMN_KEY] = tables[options.table].name;
+        line->cells[i] = column_name(i);
     if (*stamp == '\0')
-        line.cells[COLUMN_TIME] = "";
-    put_line(t, &line, "name", widths);
+        line->cells[COLUMN_TIME] = "";
 }
 
 /* Widens those of widths that are too narrow for line. */
@@ -6412,6 +6550,8 @@ static size_t put_row(
     size_t n = tally->nkeys == 0 ? 1 : tally->nkeys;
     struct key all = {.id = OTHER_KEYS};
     struct line line;
+    char nguests[21];
+    const char *name = row->guest == NULL ? digits(row->nguests, nguests) : row->guest->name;
 
     for (size_t i = 0; i < tally->nkeys; i++)
         add_key(&all, &tally->keys[i]);
@@ -6422,7 +6562,7 @@ static size_t put_row(
         if (t == NULL)
             widen(widths, &line);
         else
-            put_line(t, &line, row->guest->name, widths);
+            put_line(t, &line, name, widths);
     }
     return n;
 }
@@ -6433,6 +6573,7 @@ static size_t put_rows(
 {
     int widths[NCOLUMNS] = {0}, ncolumns;
     const struct column *columns = table_columns(&ncolumns);
+    struct line names;
     size_t nlines = 0;
 
     for (int i = 0; i < ncolumns; i++) {
@@ -6442,6 +6583,8 @@ static size_t put_rows(
     }
     if ((int)strlen(stamp) > widths[COLUMN_TIME]) /* also where no row follows */
         widths[COLUMN_TIME] = (int)strlen(stamp);
+    set_header(&names, stamp);
+    widen(widths, &names);
     for (size_t i = 0; i < n; i++) {
         struct tally *tally = &rows[i].vcpu->tally;
         if (tally->nkeys > 1)
@@ -6449,7 +6592,7 @@ static size_t put_rows(
         nlines += put_row(NULL, stamp, &rows[i], widths);
     }
     if (!options.no_header && (header || nlines > 1))
-        put_header(t, stamp, widths);
+        put_line(t, &names, column_name(NCOLUMNS), widths);
     for (size_t i = 0; i < n; i++)
         put_row(t, stamp, &rows[i], widths);
     return nlines;
@@ -8041,26 +8184,27 @@ static _Noreturn void print_version(void)
 static _Noreturn void print_help(void)
 {
     print_usage(stdout);
-    printf("\nPrints a row for each virtual CPU every interval (1 second), count times.\n"
+    printf("\nPrints every interval (1 second), count times, each virtual CPU's counts in it.\n"
            "  -b  KiB of trace buffer for each CPU (default %d)\n"
-           "  -c  add run%% and wait%%, which tell why a vCPU has zeros\n"
+           "  -c  add run%%, wait%% and state, which tell why a vCPU has zeros\n"
            "  -e  report exits by reason, or I/O, MSRs, CPUID or hypercalls, and times\n"
            "  -h  print this, and end; -V: print the version\n"
            "  -H  for scripts: print no header, and one tab between fields\n"
+           "  -j  print each row as an object of JSON, in a line\n"
            "  -k  sort by this column, the highest first; with -e: count or time\n"
-           "  -l  print only the first rows of a report; with -e: of each vCPU\n"
+           "  -l  print only so many rows (top ten: -k exits -l 10); with -e: of each vCPU\n"
            "  -m  also give the counters to Performance Co-Pilot, as mmv.kvmstat\n"
            "  -n  add the guests' names as the last column\n"
            "  -p  report only these guests: process ids, or names as -n shows them\n"
            "  -r  report what -w or trace-cmd recorded in this file, to its end\n"
-           "  -s  print a row for each guest: the sums of its vCPUs, in vcpu their number\n"
+           "  -s  print a row for each guest, the sums of its vCPUs; -ss: one for the host\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
            "  -w  while reporting, record in this file, in trace-cmd's format\n"
            "  -z  leave out rows whose counts are all zero\n\n",
         DEFAULT_KIB);
     for (int i = COLUMN_PID; i < NCOLUMNS; i++)
         printf("  %-6s  %s\n", counter_columns[i].name, counter_columns[i].meaning);
-    puts("\nWith -e, in place of the counters:");
+    puts("With -e, in place of the counters:");
     for (int i = VMEXIT; i < NTABLES; i++)
         printf("  %-9s  %s\n", tables[i].name, tables[i].meaning);
     for (int i = COLUMN_COUNT; i < NKEYCOLUMNS; i++)
@@ -8225,13 +8369,13 @@ static void check_order(void)
 
     options.by_time = strcmp(word, "time") == 0;
     bool of_keys = options.by_time || strcmp(word, "count") == 0;
-    while (i < NCOLUMNS && strcmp(word, counter_columns[i].name) != 0)
+    while (i < COLUMN_STATE && strcmp(word, counter_columns[i].name) != 0)
         i++;
     if (options.table != USUAL && !of_keys)
         usage_error("-k \"", word, "\": neither count nor time, which are those of -e");
     if (options.table == USUAL && of_keys)
         usage_error("-k \"", word, "\": only with -e");
-    if (options.table == USUAL && i == NCOLUMNS)
+    if (options.table == USUAL && i == COLUMN_STATE)
         usage_error("-k \"", word, "\": no column of counts or shares");
     if (options.table == USUAL && i >= FIRST_SHARE && !options.shares)
         usage_error("-k \"", word, "\": only with -c");
@@ -8284,7 +8428,7 @@ static void parse_options(int argc, char **argv)
     int c, at;
 
     opterr = 0;
-    while (at = optind, (c = getopt(argc, argv, "+:b:ce:hHk:l:mnp:r:sT:Vw:z")) != -1) {
+    while (at = optind, (c = getopt(argc, argv, "+:b:ce:hHjk:l:mnp:r:sT:Vw:z")) != -1) {
         char letter[] = {'-', (char)optopt, '\0'};
         /* optopt is `-' for --anything and -n-: then the message shows the whole word. */
         const char *word = optopt == '-' ? argv[at] : letter;
@@ -8294,13 +8438,14 @@ static void parse_options(int argc, char **argv)
         case 'e': parse_table(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
+        case 'j': options.json = options.no_header = true; break;
         case 'k': options.order = optarg; break;
         case 'l': options.rows = parse_whole("-l \"", optarg); break;
         case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_guests(optarg); break;
         case 'r': options.read = optarg; break;
-        case 's': options.sums = true; break;
+        case 's': options.sums++; break;
         case 'T':
             if (strcmp(optarg, "d") != 0 && strcmp(optarg, "u") != 0)
                 usage_error("-T \"", optarg, "\": neither d nor u");
@@ -8320,6 +8465,8 @@ static void parse_options(int argc, char **argv)
     }
     parse_operands(argv + optind);
     check_combinations();
+    if (options.json && options.stamp == 0)
+        options.stamp = 'd';
     source = is_recorded() ? &recorded_host : &this_host;
 }
 
@@ -8380,7 +8527,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     static struct row *rows;
     static unsigned under_header; /* reports since the last header */
     static bool said;             /* the last report had no row */
-    char stamp[64];
+    char stamp[128];
 
     settle_exits(last ? UINT64_MAX : end);
     find_vcpus(true);
@@ -8390,7 +8537,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     report_doubts();
     if (options.metrics)
         report_metrics();
-    format_stamp(end, stamp, sizeof(stamp));
+    format_stamp(start, end, stamp, sizeof(stamp));
     t.size = 0;
     size_t nrows = list_rows(&rows, has_row), nchosen = choose_rows(rows, nrows);
     size_t nlines = put_rows(&t, rows, nchosen, stamp, under_header == 0);

@@ -58,6 +58,7 @@ total=$(from | awk -v pid="$some" '$1 == pid { n += $3 } END { print n }')
 most=$(from | awk -v pid="$more" '$1 == pid { print $3 }')
 is "$(from -s)" "$(printf '%s\n' "$some	2	$total" "$more	1	$most" "$none	3	0" "$odd	1	0" | sort -n)" \
 	"-s: a row for each guest, its vCPUs' sum and number"
+is "$(from -ss)" "-	7	$((total + most))" "-ss: one for the host"
 is "$(from -sz -k exits -l 1)" "$more	1	$most" "-szk exits -l 1: the busiest guest"
 is "$(from -k exits -l 2 | sed -n 1p)" "$more	0	$most" "-k exits: the busiest vCPU first"
 is "$(from -k exits | tail -n +4)" "$(from | awk '$3 == 0')" "equal ones in order of pid and vCPU"
@@ -80,7 +81,7 @@ is "$(cut -f 2,3 "$tmp/out" | xargs)" "0 - 1 - 2 -" "-e: a vCPU without exits"
 is "$("$kvmstat" -Hze vmexit -r "$tmp/all_keys.dat")" "" "-e -z: is left out"
 
 # The options with one another, live.
-for options in "-cs" "-ck run%" "-ck wait% -l 1" "-csz" "-m -s" "-m -c" "-n -s -k emul" "-cn -T d" "-se mmio -l 2" \
+for options in "-cs" "-ck run%" "-ck wait% -l 1" "-csz" "-ss" "-cnss" "-jcn" "-jss -e mmio" "-m -s" "-m -c" "-n -s -k emul" "-cn -T d" "-se mmio -l 2" \
 	"-z -e ioport -k time" "-c -w $tmp/w.dat"; do
 	mkdir -p "$tmp/pcp/mmv"
 	# shellcheck disable=SC2086 # a list of words

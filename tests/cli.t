@@ -4,9 +4,10 @@
 traced=
 has strace && traced="strace -qq -f -e trace=openat,open,mkdirat,fsopen -o $tmp/trace"
 
-usage='usage: kvmstat [-cHhmnsVz] [-b kib] [-e vmexit|mmio|ioport|msr|cpuid|hypercall]
-               [-k column] [-l rows] [-p guest[,guest...]] [-r file | -w file]
-               [-T d|u] [interval [count]]'
+usage='usage: kvmstat [-cHhjmnsVz] [-b kib]
+               [-e vmexit|mmio|ioport|msr|cpuid|hypercall] [-k column]
+               [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]
+               [interval [count]]'
 hint='kvmstat -h says what each option and column means.'
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage, a hint
@@ -88,7 +89,7 @@ done
 for word in run% wait%; do
 	refused "-k \"$word\"" "only with -c" -k $word
 done
-for word in cost pid vcpu name '' exit; do
+for word in cost pid vcpu name state '' exit; do
 	refused "-k \"$word\"" "no column of counts or shares" -ck "$word"
 done
 refused -c "not with -r" -c -r x
@@ -104,15 +105,23 @@ $(sed -n 's/^\.Os //p' "$top/kvmstat.1")" "-V, the newest version in NEWS, and t
 is "$(sed -n '/^ \* Copyright/,/^ \*\/$/s/^ \*\( \|$\)//p' "$top/kvmstat.c")" "$(cat "$top/LICENSE")" "LICENSE is what kvmstat.c has"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
+<<<<<<< HEAD
 is "$(head -n 3 "$tmp/out")" "$usage" "-h: the usage"
 is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")$version" "--help, --version"
 [ "$(wc -l <"$tmp/out")" -le 48 ] && ! grep -q '.\{80\}' "$tmp/out"
 ok $? "-h fits on a screen of 48 lines and 79 columns"
 for option in b c e h H k l m n p r s T w z; do
+=======
+is "$(head -n 4 "$tmp/out")" "$usage" "-h: the usage"
+is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")kvmstat 1.3" "--help, --version"
+[ "$(wc -l <"$tmp/out")" -le 50 ] && ! grep -q '.\{80\}' "$tmp/out"
+ok $? "-h fits on a screen of 50 lines and 79 columns"
+for option in b c e h H j k l m n p r s T w z; do
+>>>>>>> 486d0fd (-c has a state: still, spins, starved, busy or idle; -ss is one line for the host; -j prints objects of JSON)
 	grep -q "^  -$option  " "$tmp/out" || echo "# $option"
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each option"
-for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv run% wait% vmexit mmio ioport \
+for column in pid vcpu exits haltx irqx irqwx iox mmiox irqs emul eptv run% wait% state vmexit mmio ioport \
 	msr cpuid hypercall count count% time% "min us" "max us" "avg us"; do
 	grep -q "^  $column  *[a-z?]" "$tmp/out" || echo "# $column"
 done >"$tmp/missing"

@@ -33,7 +33,7 @@ while read -r command; do
 done <commands
 
 # The three texts on options and columns say the same.
-for option in b c e h H k l m n p r s T V w z; do
+for option in b c e h H j k l m n p r s T V w z; do
 	mandoc -Tascii "$top/kvmstat.1" | col -bx | grep -Eq "^     -$option(,| |\$)" &&
 		"$kvmstat" -h | grep -Eq "^  -$option |; -$option: "
 	ok $? "-$option is in the manual and in the usage"
@@ -41,7 +41,7 @@ done
 synopsis=$(mandoc -Tascii "$top/kvmstat.1" | col -bx | sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' |
 	sed '1d; $d' | xargs | sed 's/-r file | -w/-r file @ -w/; s/ | /|/g; s/@/|/')
 is "usage: $synopsis" "$("$kvmstat" -h | sed '/^$/,$d' | xargs)" "synopsis and usage are the same"
-"$kvmstat" -h | sed -n '/^  pid/,/^  wait%/ { s/^  //; s/  */ /; p }' >"$tmp/help"
+"$kvmstat" -h | sed -n '/^  pid/,/^  state/ { s/^  //; s/  */ /; p }' >"$tmp/help"
 # columns FROM TO FIRST: the manual's columns between these headings, as `name meaning', those from
 # field FIRST on; a line that does not have the number that is due stays as it is
 columns() {

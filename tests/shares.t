@@ -59,8 +59,10 @@ is_share "$(share "$one" 0 12 "$out")" 1 "$before" "$after" "run%, of two that s
 is_share "$(share "$one" 0 13 "$out")" 2 "$before" "$after" "wait%"
 is_share "$(share "$two" 0 12 "$out")" 1 "$before_two" "$after_two" "run%, of the other one"
 is_share "$(share "$idle" 0 12 "$out")" 1 "$before_idle" "$after_idle" "run%, of one that sleeps"
-is "$(cut -f 1,2,12,13 "$out" | grep "^$paused")" "$paused	0	0.0	0.0
-$paused	1	0.0	0.0" "a vCPU that never ran"
+is "$(cut -f 1,2,12-14 "$out" | grep "^$paused")" "$paused	0	0.0	0.0	still
+$paused	1	0.0	0.0	still" "a vCPU that never ran"
+is "$(share "$one" 0 14 "$out") $(share "$two" 0 14 "$out")" "spins spins" "the states of two that share a CPU"
+is "$(share "$idle" 0 14 "$out" | grep -vx idle | grep -vx busy)" "" "the state of one that sleeps"
 both=$(echo "$(share "$one" 0 12 "$out") $(share "$one" 0 13 "$out")" | tr ' ' +)
 awk -v both="$both" 'BEGIN { split(both, n, "+"); exit !(n[1] + n[2] > 80 && n[1] + n[2] <= 105) }'
 ok $? "what spins either runs or waits: $both"
@@ -93,13 +95,13 @@ stopped=$pid
 until_true 5 thread "$stopped" 0 >"$tmp/thread"
 kill -STOP "$stopped"
 sleep 0.3
-is "$("$kvmstat" -cH -p "$stopped" 0.3 2 | cut -f 3-)" "$(printf '0\t%.0s' {1..9})0.0	0.0
-$(printf '0\t%.0s' {1..9})0.0	0.0" "a process that is stopped"
+is "$("$kvmstat" -cH -p "$stopped" 0.3 2 | cut -f 3-)" "$(printf '0\t%.0s' {1..9})0.0	0.0	still
+$(printf '0\t%.0s' {1..9})0.0	0.0	still" "a process that is stopped"
 end "$stopped" KILL
 
 # Threads that are not known, or are others by now.
 start_guest turns -1 -v 2 -l oh -s 1000 -n 0
-is "$("$kvmstat" -cH -p "$pid" 0.4 3 | cut -f 12,13 | sort -u)" "-	-" \
+is "$("$kvmstat" -cH -p "$pid" 0.4 3 | cut -f 12-14 | sort -u)" "-	-	-" \
 	"one thread runs both vCPUs: no share is either's"
 end "$pid" KILL
 start_monitor passed -s 10000 -n 400 p

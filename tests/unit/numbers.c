@@ -57,7 +57,7 @@ static void is_stamp(char stamp, int decimals, const char *zone, uint64_t ms, co
     options.stamp = stamp;
     options.decimals = decimals;
     /* 5 ms more, so that the clocks' wobble does not reach the second decimal. */
-    format_stamp((ms + 5) * (NSEC / 1000) - difference, got, sizeof(got));
+    format_time((ms + 5) * (NSEC / 1000) - difference, got, sizeof(got));
     if (decimals > 2)
         memset(got + strcspn(got, ".") + 3, '#', (size_t)decimals - 2);
     snprintf(

@@ -187,27 +187,112 @@ static void test_row_order(void)
     vcpu_of(guest_of(2, 0), 7)->tally.shares[WAIT] = 1;
     vcpu_of(guest_of(3, 0), 0)->tally.shares[WAIT] = 9999;
     is_rows("", false,
-        "2\t7\t5" NONE "\t0.0\t0.0\n1\t0\t5" NONE "\t0.0\t0.0\n2\t0\t9" NONE "\t0.0\t0.0\n",
+        "2\t7\t5" NONE "\t0.0\t0.0\tidle\n1\t0\t5" NONE "\t0.0\t0.0\tidle\n2\t0\t9" NONE
+        "\t0.0\t0.0\tidle\n",
         "-c: -k takes shares, and -z looks at the counts alone");
 }
 
 static void test_sums(void)
 {
     add_guests();
-    options.sums = options.shares = true;
+    options.sums = 1;
+    options.shares = true;
     add_vcpu(1, UNKNOWN_VCPU)->tally.counts[EPTV] = 3;
     guest_of(1, 0)->vcpus[0]->tally.shares[RUN] = 9990;
     guest_of(1, 0)->vcpus[1]->tally.shares[RUN] = 9985;
     guest_of(2, 0)->vcpus[1]->tally.shareless = true;
     is_rows("", false,
-        "1\t2\t5\t0\t0\t0\t0\t0\t0\t0\t3\t199.7\t0.0\n2\t2\t14" NONE "\t-\t-\n3\t1\t0" NONE
-        "\t0.0\t0.0\n",
+        "1\t2\t5\t0\t0\t0\t0\t0\t0\t0\t3\t199.7\t0.0\tspins\n2\t2\t14" NONE
+        "\t-\t-\t-\n3\t1\t0" NONE "\t0.0\t0.0\tstill\n",
         "-s: sums of each guest, and its number of vCPUs, without ?; shares if all are known");
     add_guests();
-    options.sums = options.no_zeros = true;
+    options.sums = 2;
+    options.shares = options.names = true;
+    add_vcpu(1, UNKNOWN_VCPU)->tally.counts[EPTV] = 3;
+    guest_of(1, 0)->vcpus[1]->tally.shares[RUN] = 5000;
+    is_rows("", false, "-\t5\t19\t0\t0\t0\t0\t0\t0\t0\t3\t50.0\t0.0\tbusy\t3\n",
+        "-ss: the sums of all, and the numbers of vCPUs, without ?, and of guests");
+    clear_counts();
+    is_rows("", false, "-\t5\t0" NONE "\t0.0\t0.0\tstill\t3\n", "and again in the next report");
+    clear();
+    options.sums = 2;
+    is_rows("", true,
+        "   pid vcpus |  exits :  haltx   irqx  irqwx    iox  mmiox |   irqs   emul   eptv\n"
+        "     -     0" ZEROS "\n",
+        "-ss: a line also where there is no guest");
+    add_guests();
+    options.sums = 1;
+    options.no_zeros = true;
     options.order = "exits";
     options.rows = 1;
     is_rows("", false, "2\t2\t14" NONE "\n", "-s -z -k -l: the guest with the most");
+}
+
+/* Tests the state of a vCPU with these exits, irqx, irqs and tenths of a per cent. */
+static void is_state(const char *wanted, uint64_t exits, uint64_t irqx, uint64_t irqs, uint64_t run,
+    uint64_t wait, const char *name)
+{
+    struct tally t = {.counts = {[EXITS] = exits, [IRQX] = irqx, [IRQS] = irqs},
+        .shares = {[RUN] = run * 10 + 9, [WAIT] = wait * 10 + 9}};
+
+    is_text(states[state_of(&t)], wanted, name);
+}
+
+static void test_states(void)
+{
+    is_state("still", 0, 0, 0, 0, 0, "nothing, but for what is not shown");
+    is_state("idle", 1, 0, 0, 0, 0, "an exit");
+    is_state("idle", 0, 0, 1, 0, 0, "an interrupt");
+    is_state("idle", 0, 0, 0, 1, 0, "time on a CPU");
+    is_state("idle", 0, 0, 0, 0, 1, "waiting for one");
+    is_state("idle", 999, 0, 0, 400, 99, "wants a CPU for less than half of the time");
+    is_state("busy", 999, 0, 0, 400, 100, "for half of it");
+    is_state("busy", 999, 998, 0, 999, 0, "all the time, with an exit that is no irqx");
+    is_state("busy", 9, 9, 0, 899, 0, "none, but not nearly all the time");
+    is_state("spins", 9, 9, 0, 900, 0, "none, and nearly all the time");
+    is_state("spins", 0, 0, 0, 100, 800, "waiting for most of it");
+    is_state("starved", 0, 0, 0, 99, 900, "too much of it to tell");
+    is_state("starved", 2, 1, 0, 0, 200, "waits for a fifth of the time");
+    is_state("idle", 2, 1, 0, 0, 199, "for less");
+}
+
+/* Objects of JSON, with names and keys of any bytes. */
+static void test_json(void)
+{
+    clear();
+    options.json = options.no_header = options.names = options.shares = true;
+    options.stamp = 'd';
+    struct vcpu *v = add_vcpu(99, UNKNOWN_VCPU);
+    v->tally.shareless = true;
+    v->tally.counts[EXITS] = UINT64_MAX;
+    guest_of(99, 0)->name = strdup("a\"\\\n\xff\xc3\xa9?");
+    is_rows("\"time\":1,\"interval\":2", true,
+        "{\"time\":1,\"interval\":2,\"pid\":99,\"vcpu\":null,\"exits\":18446744073709551615,"
+        "\"haltx\":0,\"irqx\":0,\"irqwx\":0,\"iox\":0,\"mmiox\":0,\"irqs\":0,\"emul\":0,"
+        "\"eptv\":0,\"run%\":null,\"wait%\":null,\"state\":null,"
+        "\"name\":\"a\\\"\\\\\\\\\\\\x0a\\\\xff\xc3\xa9?\"}\n",
+        "-j: words are strings, and what is not known is null");
+    clear();
+    options.json = options.no_header = options.names = true;
+    options.table = VMEXIT;
+    options.sums = 2;
+    key_of(&add_vcpu(1, 0)->tally, 12)->count = 3;
+    is_rows("\"time\":1,\"interval\":2", true,
+        "{\"time\":1,\"interval\":2,\"pid\":null,\"vcpus\":1,\"vmexit\":\"0xc\",\"count\":3,"
+        "\"count%\":100.00,\"time%\":null,\"min us\":null,\"max us\":null,\"avg us\":null,"
+        "\"guests\":1}\n",
+        "-j -e -ss: a key is a string, also if it is a number");
+    clear_counts();
+    char stamp[128];
+    options.stamp = 'u';
+    format_stamp(7 * (uint64_t)NSEC, 7 * (uint64_t)NSEC + 250000000, stamp, sizeof(stamp));
+    ok(strstr(stamp, "\"time\":") == stamp && stamp[7] != '"' &&
+            strcmp(strchr(stamp, ','), ",\"interval\":0.25") == 0,
+        "-j -T u: the time is a number");
+    options.stamp = 'd';
+    format_stamp(0, 100 * (uint64_t)NSEC, stamp, sizeof(stamp));
+    ok(stamp[7] == '"' && strcmp(strrchr(stamp, ','), ",\"interval\":100") == 0,
+        "-j: else a string");
 }
 
 /* Keys, as those of -e, of two vCPUs of a guest. */
@@ -216,14 +301,32 @@ static void test_key_sums(void)
     clear();
     reading.nkeys = 0;
     options.table = VMEXIT;
-    options.no_header = options.sums = true;
+    options.no_header = true;
+    options.sums = 1;
     key_of(&add_vcpu(1, 0)->tally, 12)->count = 3;
     key_of(&add_vcpu(1, 0)->tally, 1)->count = 1;
     key_of(&add_vcpu(1, 1)->tally, 1)->count = 4;
     options.rows = 1;
     is_rows("", false, "1\t2\t0x1\t5\t62.50\t-\t-\t-\t-\n", "-e -s -l: the guest's first key");
     ok(reading.nkeys == 2, "a key that two vCPUs had is one in the sum");
-    options.sums = false;
+    clear();
+    reading.nkeys = 0;
+    options.table = VMEXIT;
+    options.no_header = true;
+    options.sums = 2;
+    key_of(&add_vcpu(1, 0)->tally, 12)->count = 3;
+    key_of(&add_vcpu(2, 0)->tally, 12)->count = 4;
+    is_rows("", false, "-\t2\t0xc\t7\t100.00\t-\t-\t-\t-\n", "-e -ss: the host's keys");
+    clear_counts();
+    ok(reading.nkeys == 0, "and no key of it is left behind");
+    clear();
+    reading.nkeys = 0;
+    options.table = VMEXIT;
+    options.no_header = true;
+    options.rows = 1;
+    key_of(&add_vcpu(1, 0)->tally, 12)->count = 3;
+    key_of(&add_vcpu(1, 0)->tally, 1)->count = 5;
+    add_vcpu(1, 1);
     key_of(&add_vcpu(2, 0)->tally, 1)->count = 1;
     is_rows("", false,
         "1\t0\t0x1\t5\t62.50\t-\t-\t-\t-\n1\t1\t-\t0\t0.00\t0.00\t0.00\t0.00\t0.00\n"
@@ -263,11 +366,13 @@ static void test_wide_rows(void)
 
 static const struct test output_tests[] = {
     {"empty_text", test_empty_text},
+    {"json", test_json},
     {"key_sums", test_key_sums},
     {"late_signal", test_late_signal},
     {"row_order", test_row_order},
     {"rows", test_rows},
     {"row_options", test_row_options},
+    {"states", test_states},
     {"sums", test_sums},
     {"wide_rows", test_wide_rows},
 };

@@ -326,7 +326,8 @@ static void clear(void)
     memset(event_of_id, 0, sizeof(event_of_id));
     memset(writers, 0, sizeof(writers));
     options.no_header = options.names = options.some = false;
-    options.shares = options.sums = options.no_zeros = options.by_time = false;
+    options.shares = options.no_zeros = options.by_time = options.json = false;
+    options.sums = 0;
     options.order = NULL;
     options.rows = 0;
     options.stamp = 0;
