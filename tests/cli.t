@@ -105,19 +105,11 @@ $(sed -n 's/^\.Os //p' "$top/kvmstat.1")" "-V, the newest version in NEWS, and t
 is "$(sed -n '/^ \* Copyright/,/^ \*\/$/s/^ \*\( \|$\)//p' "$top/kvmstat.c")" "$(cat "$top/LICENSE")" "LICENSE is what kvmstat.c has"
 "$kvmstat" -h >"$tmp/out" 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" 0 "-h: status 0, to stdout"
-<<<<<<< HEAD
-is "$(head -n 3 "$tmp/out")" "$usage" "-h: the usage"
-is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")$version" "--help, --version"
-[ "$(wc -l <"$tmp/out")" -le 48 ] && ! grep -q '.\{80\}' "$tmp/out"
-ok $? "-h fits on a screen of 48 lines and 79 columns"
-for option in b c e h H k l m n p r s T w z; do
-=======
 is "$(head -n 4 "$tmp/out")" "$usage" "-h: the usage"
-is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")kvmstat 1.3" "--help, --version"
+is "$("$kvmstat" --help)$("$kvmstat" --version)" "$(cat "$tmp/out")$version" "--help, --version"
 [ "$(wc -l <"$tmp/out")" -le 50 ] && ! grep -q '.\{80\}' "$tmp/out"
 ok $? "-h fits on a screen of 50 lines and 79 columns"
 for option in b c e h H j k l m n p r s T w z; do
->>>>>>> 486d0fd (-c has a state: still, spins, starved, busy or idle; -ss is one line for the host; -j prints objects of JSON)
 	grep -q "^  -$option  " "$tmp/out" || echo "# $option"
 done >"$tmp/missing"
 is "$(cat "$tmp/missing")" "" "-h: the meaning of each option"
