@@ -98,7 +98,7 @@ fi
 for option in hidepid=1 hidepid=2 hidepid=4 subset=pid; do
 	right_in "/proc mounted with $option" with_mounts "mount -t proc -o $option proc /proc"
 done
-true_in /proc "/proc mounted with hidepid=2, without CAP_SYS_PTRACE" \
+true_in CAP_SYS_PTRACE "/proc mounted with hidepid=2, without CAP_SYS_PTRACE" \
 	with_mounts "mount -t proc -o hidepid=2 proc /proc" \
 	setpriv --bounding-set -sys_ptrace --inh-caps -sys_ptrace
 mkdir "$tmp/proc"
