@@ -207,7 +207,8 @@ struct guest {
     bool nameless;   /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
     bool slow;       /* its descriptors took long to read: those of others are read first */
     size_t nthreads; /* -r: number of its threads that had events */
-    struct text ended_threads; /* -w: entries of its ended threads, as in a GUEST option */
+    struct text ended_threads; /* -w: entries of its ended threads, as in a GUEST option ... */
+    struct text all_threads;   /* ... and, while put_guests() runs, of all */
 };
 
 /* How a thread's last exit is counted. */
@@ -310,11 +311,20 @@ struct record {
     const struct event_type *type; /* its type; NULL: not looked up yet, or not wanted */
 };
 
+/* Sub-buffers of a CPU that follow one another in a recording. */
+struct run {
+    uint64_t at;   /* offset in the file */
+    uint64_t size; /* bytes */
+};
+
 /* A per-CPU buffer, or a CPU's sub-buffers in a recording, and the next event of these. */
 struct stream {
     int cpu;               /* the CPU's number */
     int fd;                /* file descriptor of trace_pipe_raw, or of the recording */
-    uint64_t at;           /* -r: offset in fd of the bytes that were not read yet ... */
+    struct run *runs;      /* -r: where its sub-buffers are in fd, in order */
+    size_t nruns;          /* number of runs */
+    size_t run;            /* index of the run that is read next */
+    uint64_t at;           /* -r: offset in fd of the bytes of a run that were not read yet ... */
     uint64_t left;         /* ... and their number */
     bool ready;            /* poll_streams() saw something to read; -r: always true */
     uint8_t *pages;        /* what was read last; NULL before the first read */
@@ -326,8 +336,7 @@ struct stream {
     uint64_t overrun;      /* events lost up to now, as per_cpu/cpuN/stats counts them */
     uint64_t lost;         /* events lost since the last report ... */
     bool lost_more;        /* ... and further ones, whose number nothing told */
-    int saved;             /* -w: an unnamed file of the sub-buffers read up to now; or -1 */
-    uint64_t saved_size;   /* bytes in saved */
+    struct text unsaved;   /* -w: sub-buffers that were read, but not written yet */
     bool marked;           /* -w: the next saved sub-buffer says that events are missing */
     uint64_t gap;          /* stamp of the first event after the last loss; 0: no loss yet */
     struct thread *thread; /* thread of the last event, most often the next one's too; or NULL */
@@ -360,8 +369,8 @@ struct event_type {
     enum counter counter;         /* the column in which count_event() counts it */
     struct use uses[NTABLES];     /* by enum table */
     int id;                       /* its common_type; 0: there is no such event */
-    bool wanted;                  /* the table that is reported uses it on this host ... */
-    bool only_counts;             /* ... just to count it in its column, by count_event() */
+    bool wanted;                  /* a table that is reported or recorded uses it on this host */
+    bool only_counts;             /* the one that is reported just counts it, by count_event() */
     struct field fields[NFIELDS]; /* where its fields are */
     char *print;                  /* -e vmexit: its print fmt, with names of reasons; else NULL */
 };
@@ -417,7 +426,9 @@ static struct {
     int sums;          /* -s: 1, a row for each guest; -ss: 2, one for the host */
     bool no_zeros;     /* -z */
     char stamp;        /* -T: `d', `u' or 0 */
-    enum table table;  /* -e */
+    enum table table;  /* -e: the table that is reported */
+    unsigned more;     /* -e: those whose events are recorded, too, as bits by enum table */
+    bool all;          /* -e all: of these, only those that the host can have */
     const char *order; /* -k: name of the column whose highest values come first; else NULL */
     bool by_time;      /* -e: that column is time */
     uint64_t rows;     /* -l: most rows of a report or, with -e, of a vCPU; 0: no limit */
@@ -904,64 +915,6 @@ static bool is_own_directory(int dir)
 }
 
 /*
- * Returns whether users other than root and this one may write to the directory dir; true if that
- * cannot be told.
- */
-static bool is_open_to_others(int dir)
-{
-    struct stat st;
-
-    return fstat(dir, &st) != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 ||
-           (st.st_uid != 0 && st.st_uid != geteuid());
-}
-
-/*
- * Opens the directory of path with O_PATH, and sets name to the file's name in it; that file need
- * not exist.  Follows symbolic links, but none that users other than root and this one could have
- * made.  Returns the directory's file descriptor, or -1 with errno set: ELOOP for such a link.  If
- * path names no file, as it ends in a slash, name is empty.
- */
-static int open_parent(const char *path, char name[static NAME_MAX + 1])
-{
-    char rest[PATH_MAX * 2], link[PATH_MAX];
-    int dir = open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC), links = 0;
-
-    name[0] = '\0';
-    if (strlen(path) >= PATH_MAX)
-        return errno = ENAMETOOLONG, -1;
-    strcpy(rest, path);
-    while (dir >= 0) {
-        char *word = rest + strspn(rest, "/"), *end = word + strcspn(word, "/");
-        bool last = end[strspn(end, "/")] == '\0';
-        struct stat st;
-        if (end - word > NAME_MAX)
-            return errno = ENAMETOOLONG, -1;
-        memcpy(name, word, (size_t)(end - word));
-        name[end - word] = '\0';
-        bool is_link = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-        if (!is_link && last) {
-            name[*end == '/' ? 0 : end - word] = '\0'; /* with a slash behind, it is no file */
-            return dir;
-        }
-        ssize_t size = 0;
-        if (is_link && (is_open_to_others(dir) || ++links > 40))
-            return errno = ELOOP, -1;
-        if (is_link && (size = readlinkat(dir, name, link, sizeof(link) - 1)) <= 0)
-            return -1;
-        link[size] = '\0';
-        if ((size_t)size + strlen(end) >= sizeof(rest))
-            return errno = ENAMETOOLONG, -1;
-        memmove(rest + size, end, strlen(end) + 1);
-        memcpy(rest, link, (size_t)size);
-        const char *next = !is_link ? name : *link == '/' ? "/" : ".";
-        int parent = dir;
-        dir = openat(parent, next, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        close(parent);
-    }
-    return -1;
-}
-
-/*
  * Other users who can write to a directory could take a new file's name there first: so it has a
  * random number behind this text.  PCP's agent skips names that begin with a dot.
  */
@@ -1035,7 +988,7 @@ static _Noreturn void fail_errno(const char *object)
  */
 
 /* Capabilities that kvmstat may need while it reports, numbered as in linux/capability.h. */
-enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, FOWNER = 3, SYS_PTRACE = 19 };
+enum { DAC_OVERRIDE = 1, DAC_READ_SEARCH = 2, SYS_PTRACE = 19 };
 
 /* The first argument of capget(2) and capset(2). */
 struct capability_header {
@@ -2349,6 +2302,48 @@ static struct event_type events[NEVENTS] = {
 /* The wanted event of each common_type, or NULL. */
 static const struct event_type *event_of_id[UINT16_MAX + 1];
 
+/* Returns whether this host, reading.host, has all events that a table needs. */
+static bool can_have(enum table table)
+{
+    bool can = true;
+
+    for (int i = 0; i < NEVENTS; i++) {
+        const struct use *use = &events[i].uses[table];
+        bool needed = (use->needed & reading.host) != 0;
+        can &= !needed || (events[i].id != 0 && (use->hosts & reading.host) != 0);
+    }
+    return can;
+}
+
+/* Does what choose_events() does for one table, and returns the same. */
+static const char *choose_events_of(enum table table)
+{
+    const struct field *exit = events[KVM_EXIT].fields;
+
+    for (int i = 0; i < NEVENTS; i++) {
+        struct event_type *type = &events[i];
+        const struct use *use = &type->uses[table];
+        bool needed = (use->needed & reading.host) != 0;
+        bool used = type->id != 0 && ((use->hosts & reading.host) != 0 || i == TASK_NEWTASK);
+        /* kvm_exit has no vcpu_id on arm64, and before Linux 5.10; kvm_entry has on x86. */
+        if ((use->hosts & reading.host) != 0 && use->count == NULL)
+            used &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
+        if (needed && (use->hosts & reading.host) == 0)
+            fail("%s: never fires on this architecture (leave -e %s out)", type->name,
+                tables[table].name);
+        if (needed && !used)
+            return type->name;
+        type->wanted |= used;
+        if (!used || table != options.table)
+            continue;
+        type->only_counts = use->count == count_event && type->fields[VCPU_ID].size == 0;
+        event_of_id[type->id] = type;
+        if (needed)
+            parse_symbols(type->print);
+    }
+    return NULL;
+}
+
 /*
  * Decides which of the events whose formats were parsed are wanted.  software tells that the host
  * has only the software backend.  Sets reading.host, event_of_id and, for -e vmexit, symbols.
@@ -2369,23 +2364,13 @@ static const char *choose_events(bool software)
         for (size_t i = 0; i < sizeof(riscv64_causes) / sizeof(riscv64_causes[0]); i++)
             add_symbol(0, &riscv64_causes[i]);
     }
-    for (int i = 0; i < NEVENTS; i++) {
-        struct event_type *type = &events[i];
-        const struct use *use = &type->uses[options.table];
-        type->wanted = type->id != 0 && ((use->hosts & kind) != 0 || i == TASK_NEWTASK);
-        /* kvm_exit has no vcpu_id on arm64, and before Linux 5.10; kvm_entry has on x86. */
-        if ((use->hosts & kind) != 0 && use->count == NULL)
-            type->wanted &= exit[VCPU_ID].size == 0 && type->fields[VCPU_ID].size != 0;
-        if ((use->needed & ~use->hosts & kind) != 0)
-            fail("%s: never fires on this architecture (leave -e %s out)", type->name,
-                tables[options.table].name);
-        if ((use->needed & kind) != 0 && !type->wanted)
-            return type->name;
-        type->only_counts = use->count == count_event && type->fields[VCPU_ID].size == 0;
-        if (type->wanted)
-            event_of_id[type->id] = type;
-        if (type->wanted && (use->needed & kind) != 0)
-            parse_symbols(type->print);
+    for (int i = 0; i < NTABLES; i++) {
+        const char *missed = NULL;
+        bool more = (options.more >> i & 1) != 0 && (!options.all || can_have((enum table)i));
+        if (more || (enum table)i == options.table)
+            missed = choose_events_of((enum table)i);
+        if (missed != NULL)
+            return missed;
     }
     return NULL;
 }
@@ -3239,7 +3224,6 @@ static void watch_streams(void)
 static void open_streams(void)
 {
     DIR *d = open_dir(trace.dir, "per_cpu");
-    struct rlimit files;
     struct dirent *e;
     char path[64];
 
@@ -3258,17 +3242,11 @@ static void open_streams(void)
         int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             fail_errno(path);
-        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd, .saved = -1};
+        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd};
     }
     if (errno != 0)
         fail_errno("per_cpu");
     closedir(d);
-    /* With -w, each CPU that has events will sooner or later need one more file. */
-    if (options.write != NULL && getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-        files.rlim_cur < 2 * reading.nstreams + 20) {
-        errno = EMFILE;
-        fail_errno("-w");
-    }
     qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
     reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
     trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
@@ -5069,6 +5047,7 @@ static void free_guest(struct guest *g)
     free(g->vcpus);
     free(g->name);
     free(g->ended_threads.s);
+    free(g->all_threads.s);
     free(g);
 }
 
@@ -5155,6 +5134,31 @@ static const struct source this_host = {
 };
 
 /*
+ * Writes time, of the trace clock, to the size bytes at buf: as a date in ISO 8601, or as seconds
+ * since 1970, with so many decimals.  If nothing relates a recording's clock to 1970, that clock's
+ * seconds are shown.
+ */
+static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size_t size)
+{
+    char decimals[16] = "", zone[8];
+    struct tm tm;
+
+    uint64_t epoch = source->to_epoch(), stamp = time + epoch;
+    time_t seconds = (time_t)(stamp / NSEC);
+    if (ndecimals != 0)
+        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
+    decimals[ndecimals == 0 ? 0 : ndecimals + 1] = '\0';
+    if (!date || epoch == 0) {
+        snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
+    } else {
+        localtime_r(&seconds, &tm);
+        size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
+        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm or -hhmm */
+        snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
+    }
+}
+
+/*
  * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5) describes it.
  * Nothing in the file is trusted: its size limits how much is read, and what real hosts can have
  * limits how much is kept.
@@ -5190,6 +5194,44 @@ enum option {
 /* The magic bytes that a recording begins with; its version follows them. */
 static const char dat_magic[] = "\x17\x08\x44tracing";
 
+/*
+ * A recording of kvmstat's own that is being made, or was cut, is a journal.  It begins like one of
+ * version 6, up to the formats, but for the version.  Then it has checkpoints, one each report, and
+ * before each of them the sub-buffers that were read since the one before: runs of some of a CPU,
+ * in the order in which they were read.  Numbers are little-endian, of 8 bytes where nothing else
+ * is said.  Checkpoints and runs begin at multiples of a sub-buffer's size.
+ *
+ * A checkpoint is checkpoint_magic, the numbers of enum number, a body, and zeros.  In the body are
+ * four parts, each behind the number of its bytes: what was new of the threads' names and of the
+ * options, as version 6 has them; of each run the CPU and the number of sub-buffers (4 bytes each);
+ * and, unless they are the same as before, GUEST options of the guests that were there then.
+ * OPTION_END follows on options.
+ */
+static const char journal_version[] = "kvmstat";
+static const char checkpoint_magic[] = "kvmstat\n"; /* a sub-buffer has its time stamp there */
+
+enum number {
+    NEXT,     /* offset of the next checkpoint; 0: there is none yet */
+    SUM,      /* checksum() of what follows, but for the zeros */
+    SIZE,     /* bytes of the body */
+    FROM,     /* start of the first interval ... */
+    UNTIL,    /* ... and the time up to which the recording is complete */
+    TO_EPOCH, /* nanoseconds from 1970 to the trace clock's zero */
+    SYNCED,   /* all before this offset was on the disk when this was written */
+    GUESTS,   /* offset of the part with the GUEST options */
+    NNUMBERS,
+    SUMMED_FROM = 8 + 8 * SIZE,        /* offset of what the checksum is of */
+    CHECKPOINT_SIZE = 8 + 8 * NNUMBERS /* offset of the body */
+};
+
+/* Returns the checksum (64-bit FNV-1a) of size bytes at p and, before them, what gave sum; 0. */
+static uint64_t checksum(uint64_t sum, const void *p, size_t size)
+{
+    for (const uint8_t *s = p; size > 0; s++, size--)
+        sum = (sum ^ *s) * 0x100000001b3u;
+    return sum;
+}
+
 /* In kvmstat's OPTION_VERSION, before START " to " END: nanoseconds of the trace clock. */
 static const char reports_from[] = ", reports from ";
 
@@ -5224,6 +5266,7 @@ static struct {
     int fd;                      /* the open file; or -1 */
     uint64_t size;               /* bytes of the file */
     uint64_t at;                 /* offset of the next byte of the header */
+    uint64_t formats;            /* offset behind the formats in it */
     uint64_t ahead_at;           /* offset of the first byte in ahead */
     size_t nahead;               /* number of bytes in ahead */
     uint8_t ahead[HEADER_AHEAD]; /* the part of the header that was read last */
@@ -5238,6 +5281,7 @@ static struct {
     uint64_t to_epoch; /* nanoseconds from 1970 to its clock's zero; 0 if it does not tell */
     char clock[16];    /* name of its trace clock; empty if it does not tell */
     uint64_t total;    /* bytes of sub-buffers in the tables read up to now */
+    bool cut;          /* it is a journal: kvmstat did not end in order, or has not ended yet */
 } input = {.fd = -1, .until = UINT64_MAX};
 
 /* Ends kvmstat with a message about the byte of the header at input.at. */
@@ -5358,7 +5402,8 @@ static void refuse_kind(const char s[static 8])
         fail("%s: of perf record (record with kvmstat -w, or trace-cmd record -e kvm)", input.name);
 }
 
-/* Reads the magic bytes, version and byte order; ends kvmstat if it cannot read such a file. */
+/* Reads the magic bytes, version and byte order, and sets input.cut; ends kvmstat if it cannot read
+ * such a file. */
 static void take_magic(void)
 {
     char s[16] = "", version[16];
@@ -5373,7 +5418,8 @@ static void take_magic(void)
         fail(
             "%s: version 7 (make version 6 of it: trace-cmd convert --file-version 6 -i %s -o NEW)",
             input.name, input.name);
-    if (strcmp(version, "6") != 0)
+    input.cut = strcmp(version, journal_version) == 0;
+    if (strcmp(version, "6") != 0 && !input.cut)
         fail("%s: of a version that is not known (it has to be 6)", input.name);
     if (take_count(1, 1) == 1)
         fail("%s: of a big-endian host (kvmstat reads those of little-endian hosts only)",
@@ -5439,12 +5485,19 @@ static void take_commands(char *text)
         input.commands = grow(input.commands, input.ncommands, sizeof(command));
         input.commands[input.ncommands++] = command;
     }
-    if (input.ncommands > 1)
-        qsort(input.commands, input.ncommands, sizeof(struct command), compare_commands);
     free(text);
 }
 
-/* Reads the formats of sub-buffers and events, and the threads' names. */
+/* Reads the threads' names: MAX_COMMANDS of their bytes at most. */
+static void take_all_commands(void)
+{
+    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
+
+    take_commands(take_text(kept, MAX_COMMANDS));
+    skip(size - kept);
+}
+
+/* Reads the formats of sub-buffers and events. */
 static void take_formats(void)
 {
     char system[64];
@@ -5465,9 +5518,6 @@ static void take_formats(void)
     }
     skip(take_number(4)); /* kernel symbols (kallsyms) */
     skip(take_number(4)); /* format strings of trace_printk() */
-    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
-    take_commands(take_text(kept, MAX_COMMANDS));
-    skip(size - kept);
 }
 
 /*
@@ -5817,6 +5867,30 @@ static size_t take_options(uint64_t buffers[static MAX_BUFFERS])
     return nbuffers;
 }
 
+/* Adds a stream of a CPU and returns it; ends kvmstat if there are too many. */
+static struct stream *add_stream(int cpu)
+{
+    if (reading.nstreams == MAX_CPUS || (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
+        fail_input("sub-buffers of more CPUs than can be read at a time");
+    reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+    struct stream *s = &reading.streams[reading.nstreams++];
+    *s = (struct stream){.cpu = cpu, .fd = input.fd, .ready = true};
+    return s;
+}
+
+/* Adds size bytes of sub-buffers at offset at to those of s. */
+static void add_run(struct stream *s, uint64_t at, uint64_t size)
+{
+    struct run *last = s->nruns == 0 ? NULL : &s->runs[s->nruns - 1];
+
+    if (last != NULL && last->at + last->size == at) {
+        last->size += size;
+        return;
+    }
+    s->runs = grow(s->runs, s->nruns, sizeof(*s->runs));
+    s->runs[s->nruns++] = (struct run){at, size};
+}
+
 /* Reads an instance's table of sub-buffers of ncpus CPUs; makes a stream of each CPU with some. */
 static void take_table(uint64_t ncpus)
 {
@@ -5829,12 +5903,7 @@ static void take_table(uint64_t ncpus)
             fail_input("sub-buffers past the end of the file, or twice in it");
         if (size % reading.page.size != 0)
             fail_input("a part of a sub-buffer");
-        if (reading.nstreams == MAX_CPUS ||
-            (reading.nstreams + 1) * reading.page.size > MAX_AT_ONCE)
-            fail_input("sub-buffers of more CPUs than can be read at a time");
-        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
-        reading.streams[reading.nstreams++] = (struct stream){
-            .cpu = (int)cpu, .fd = input.fd, .at = at, .left = size, .ready = true, .saved = -1};
+        add_run(add_stream((int)cpu), at, size);
     }
 }
 
@@ -5863,26 +5932,189 @@ static void take_buffers(void)
     }
 }
 
+/*
+ * A recording: a journal.
+ */
+
+/* Where a checkpoint is, and what it has. */
+struct checkpoint {
+    uint64_t at;           /* offset of the checkpoint */
+    uint64_t data;         /* offset of the sub-buffers before it */
+    uint64_t options;      /* offset of its part with the options ... */
+    uint64_t runs;         /* ... and of that with the runs */
+    uint64_t end;          /* offset behind its body */
+    uint64_t is[NNUMBERS]; /* its numbers */
+};
+
+/* Returns at, or the next multiple of a sub-buffer's size. */
+static uint64_t round_up(uint64_t at)
+{
+    return at + -at % reading.page.size;
+}
+
+/* Sets p->is and p->end from the checkpoint at p->at.  Returns false if there is no whole one. */
+static bool is_checkpoint(struct checkpoint *p)
+{
+    uint8_t piece[1 << 12];
+    uint64_t sum = 0;
+
+    if (p->at > input.size || input.size - p->at < CHECKPOINT_SIZE)
+        return false;
+    input.at = p->at;
+    take(piece, 8);
+    for (int i = 0; i < NNUMBERS; i++)
+        p->is[i] = take_number(8);
+    if (memcmp(piece, checkpoint_magic, 8) != 0 || p->is[SIZE] > input.size - input.at)
+        return false;
+    p->end = input.at + p->is[SIZE];
+    for (input.at = p->at + SUMMED_FROM; input.at < p->end;) {
+        size_t n = p->end - input.at < sizeof(piece) ? (size_t)(p->end - input.at) : sizeof(piece);
+        take(piece, n);
+        sum = checksum(sum, piece, n);
+    }
+    return sum == p->is[SUM];
+}
+
+/*
+ * Sets *p, the place of a checkpoint or of the header's end, to that of the next checkpoint.
+ * Returns false, and leaves *p, if there is no whole one.
+ */
+static bool next_checkpoint(struct checkpoint *p)
+{
+    struct checkpoint q = {.at = p->is[NEXT], .data = round_up(p->end)};
+    uint64_t pages = 0;
+
+    if (q.at < q.data || !is_checkpoint(&q))
+        return false;
+    input.at = q.at + CHECKPOINT_SIZE;
+    skip(take_number(8));
+    q.options = input.at;
+    skip(take_number(8));
+    q.runs = input.at;
+    for (uint64_t n = take_number(8) / 8; n > 0; n--) {
+        take_count(4, MAX_CPUS - 1);
+        pages += take_number(4);
+    }
+    if (input.at > q.end || q.is[FROM] > q.is[UNTIL] || q.is[UNTIL] > INT64_MAX ||
+        pages > input.size || pages * reading.page.size != q.at - q.data)
+        fail_input("a checkpoint that cannot be");
+    *p = q;
+    return true;
+}
+
+/* Returns whether all sub-buffers before checkpoint p came to the disk. */
+static bool is_complete(const struct checkpoint *p)
+{
+    const struct field *time = &reading.page.time;
+    uint8_t stamp[8] = {0};
+    bool complete = true;
+
+    for (uint64_t at = p->data; at < p->at && complete; at += reading.page.size)
+        complete =
+            pread(input.fd, stamp, 8, (off_t)(at + time->offset)) == 8 && load(stamp, 8) != 0;
+    return complete;
+}
+
+/*
+ * Returns the offset of the journal's last checkpoint whose sub-buffers are all there; start is the
+ * place of the header's end.  After a power cut, of what was written last, some may be missing.
+ * Ends kvmstat if there is none.
+ */
+static uint64_t last_checkpoint(struct checkpoint start)
+{
+    struct checkpoint p = start;
+    uint64_t synced, last = 0;
+
+    while (next_checkpoint(&p))
+        ;
+    synced = p.is[SYNCED];
+    for (p = start; next_checkpoint(&p) && (p.at < synced || is_complete(&p));)
+        last = p.at;
+    if (last == 0)
+        fail_input("ends too soon");
+    return last;
+}
+
+/* Returns the place of the header's end, which is input.at. */
+static struct checkpoint journal_start(void)
+{
+    return (struct checkpoint){.end = input.at, .is = {[NEXT] = round_up(input.at)}};
+}
+
+/* Reads what follows the formats in a journal, and says that it is one. */
+static void take_journal(void)
+{
+    static size_t stream_of[MAX_CPUS]; /* indices in reading.streams, plus 1 */
+    struct checkpoint p = journal_start();
+    uint64_t last = last_checkpoint(p), buffers[MAX_BUFFERS];
+    char date[64];
+
+    if (reading.page.size < 256)
+        fail_input("a description of sub-buffers that is not understood");
+    while (p.at != last && next_checkpoint(&p)) {
+        input.from = p.is[FROM];
+        input.until = p.is[UNTIL];
+        input.to_epoch = p.is[TO_EPOCH];
+        input.at = p.at + CHECKPOINT_SIZE;
+        take_all_commands();
+        input.at = p.options + 8;
+        take_options(buffers);
+        input.at = p.runs;
+        for (uint64_t n = take_number(8) / 8, at = p.data; n > 0; n--) {
+            uint64_t cpu = take_number(4), size = take_number(4) * reading.page.size;
+            if (stream_of[cpu] == 0) {
+                add_stream((int)cpu);
+                stream_of[cpu] = reading.nstreams;
+            }
+            if (size != 0)
+                add_run(&reading.streams[stream_of[cpu] - 1], at, size);
+            at += size;
+        }
+    }
+    input.at = 0;
+    skip(p.is[GUESTS]);
+    skip(8);
+    take_options(buffers);
+    format_date(input.until, true, 0, date, sizeof(date));
+    complain(
+        "%s: it was cut, or is still being made: this is what it has up to %s", input.name, date);
+    reading.lossy = true;
+}
+
 /* Implements source.refuse: ends kvmstat. */
 static void refuse_recording(struct stream *s, const char *what)
 {
     fail("%s: CPU %d: %s (damaged: copy or record it again)", input.name, s->cpu, what);
 }
 
+/* Returns whether none of the size bytes of sub-buffers at p never came to the disk. */
+static bool are_there(const uint8_t *p, size_t size)
+{
+    bool there = true;
+
+    for (size_t i = 0; i < size; i += reading.page.size)
+        there &= load(p + i + reading.page.time.offset, 8) != 0;
+    return there;
+}
+
 /* Implements source.read_pages: reads up to reading.chunk bytes; ends kvmstat if it cannot. */
 static bool read_recorded(struct stream *s)
 {
-    size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
     ssize_t size;
 
-    if (wanted == 0)
+    if (s->left == 0 && s->run == s->nruns)
         return false;
+    if (s->left == 0) {
+        s->at = s->runs[s->run].at;
+        s->left = s->runs[s->run++].size;
+    }
+    size_t wanted = s->left < reading.chunk ? (size_t)s->left : reading.chunk;
     if (s->pages == NULL)
         s->pages = resize(NULL, reading.chunk, 1);
     do
         size = pread(s->fd, s->pages, wanted, (off_t)s->at);
     while (size < 0 && errno == EINTR);
-    if (size != (ssize_t)wanted)
+    if (size != (ssize_t)wanted || (input.cut && !are_there(s->pages, wanted)))
         refuse_recording(s, size < 0 ? strerror(errno) : "ends too soon");
     s->nbytes = wanted;
     s->used = 0;
@@ -5959,17 +6191,22 @@ static bool has_hardware_event(void)
 /* Opens the recording; ends kvmstat if it is not a regular file or cannot be read. */
 static void open_input(void)
 {
-    struct stat st;
+    char path[64];
+    struct stat st = {.st_mode = 0};
 
     input.name = escaped(options.read);
-    input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not block */
-    if (input.fd < 0 || fstat(input.fd, &st) != 0)
-        fail("%s: %s (give -r a recording)", input.name, strerror(errno));
-    if (!S_ISREG(st.st_mode))
+    int fd = open(options.read, O_PATH | O_CLOEXEC); /* to open a device to read may do something */
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
         fail("%s: %s", input.name,
             S_ISFIFO(st.st_mode)
                 ? "a pipe, and -r has to read at any place (write it to a file first)"
                 : "not a regular file (give -r a recording)");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (fd >= 0 && (input.fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 && errno == ENOENT)
+        input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* no procfs is there */
+    if (input.fd < 0)
+        fail("%s: %s (give -r a recording)", input.name, strerror(errno));
+    close(fd);
     input.size = (uint64_t)st.st_size;
 }
 
@@ -5981,7 +6218,15 @@ static void read_header(void)
 {
     take_magic();
     take_formats();
-    take_buffers();
+    input.formats = input.at;
+    if (input.cut) {
+        take_journal();
+    } else {
+        take_all_commands();
+        take_buffers();
+    }
+    if (input.ncommands > 1)
+        qsort(input.commands, input.ncommands, sizeof(struct command), compare_commands);
     sort_owners();
     bool countless = strcmp(input.clock, "counter") == 0 || strcmp(input.clock, "x86-tsc") == 0 ||
                      strcmp(input.clock, "ppc-tb") == 0;
@@ -6268,31 +6513,12 @@ static void write_out(const struct text *t)
         fail("stdout: %s", strerror(error));
 }
 
-/*
- * Writes the text of -T for end, a time of the trace clock, to the size bytes at buf; without -T,
- * an empty text.  If nothing relates a recording's clock to 1970, that clock's seconds are shown.
- */
+/* Writes the text of -T for end, a time of the trace clock, to buf; without -T, an empty text. */
 static void format_time(uint64_t end, char *buf, size_t size)
 {
-    char decimals[16] = "", zone[8];
-    struct tm tm;
-
     buf[0] = '\0';
-    if (options.stamp == 0)
-        return;
-    uint64_t epoch = source->to_epoch(), stamp = end + epoch;
-    time_t seconds = (time_t)(stamp / NSEC);
-    if (options.decimals != 0)
-        snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
-    decimals[options.decimals == 0 ? 0 : options.decimals + 1] = '\0';
-    if (options.stamp == 'u' || epoch == 0) {
-        snprintf(buf, size, "%lld%s", (long long)seconds, decimals);
-    } else {
-        localtime_r(&seconds, &tm);
-        size_t n = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-        strftime(zone, sizeof(zone), "%z", &tm); /* +hhmm or -hhmm */
-        snprintf(buf + n, size - n, "%s%.3s:%s", decimals, zone, zone + 3);
-    }
+    if (options.stamp != 0)
+        format_date(end, options.stamp == 'd', options.decimals, buf, size);
 }
 
 /*
@@ -6650,24 +6876,39 @@ static void report_doubts(void)
 }
 
 /*
- * A recording that is made (-w), a file of version 6 as trace-cmd.dat.v6(5) describes it.  Such a
- * file has all sub-buffers of a CPU one after the other: so each CPU's are saved in an unnamed file
- * of its own.  When kvmstat ends, it joins these into one file, which then gets the name that the
- * user gave.  Until then, a file that had the name keeps it.
+ * A recording that is made (-w).  While kvmstat runs, the file is a journal, so that at any moment
+ * what it has can be reported.  When kvmstat ends, it makes a file of version 6 of the journal,
+ * which has all sub-buffers of a CPU one after the other, and puts that in the journal's place.
  */
 
-#define MAX_ENTRIES (1u << 16) /* (vCPU, thread) entries of one guest that are recorded */
+#define MAX_ENTRIES (1u << 16)   /* (vCPU, thread) entries of one guest that are recorded */
+#define WRITE_AT_ONCE (1u << 16) /* bytes of a CPU's sub-buffers that are written at a time */
 
 /* The recording that is made (-w). */
 static struct {
-    char *name;              /* its path, escaped for printing */
-    int dir;                 /* its directory; -1: none is made, it has failed, or it is done */
-    char file[NAME_MAX + 1]; /* its name in that directory */
-    struct text formats;     /* part of its header: formats of sub-buffers and events */
-    struct text clock;       /* text of the instance's trace_clock, with a NUL */
-    struct text commands;    /* names of threads: lines of thread id, blank, name */
-    struct text guests;      /* GUEST options of the guests saved up to now */
-} output = {.dir = -1};
+    char *name;          /* its path, escaped for printing */
+    int dir;             /* its directory */
+    const char *file;    /* its name in that directory */
+    int fd;              /* the journal; -1: there is none yet, or no more */
+    bool failed;         /* nothing more can be written to it */
+    uint64_t at;         /* bytes that were written to it */
+    uint64_t last;       /* offset of its last checkpoint */
+    uint64_t end;        /* offset behind that */
+    uint64_t until;      /* time of that */
+    uint64_t synced;     /* bytes of it that are on the disk */
+    uint64_t syncing;    /* bytes that the kernel is putting there; 0: it is not doing so */
+    uint64_t sync_at;    /* when it may do so again, by CLOCK_MONOTONIC */
+    unsigned long queue; /* the kernel's queue for that, of io_setup(2); 0: none */
+    uint64_t formats;    /* bytes of the journal's header */
+    uint64_t freed;      /* all sub-buffers before this offset were freed for want of room */
+    char temporary[NAME_MAX + 1]; /* a new file's name in dir, before it gets file; else empty */
+    struct text commands; /* names of threads that were not written: lines of id, blank, name */
+    struct text options;  /* options that were not written, as of guests that ended */
+    struct text runs;     /* for the next checkpoint: CPU and number of sub-buffers of each */
+    struct text guests;   /* GUEST options that were written last of the guests that are there */
+    uint64_t guests_at;   /* their offset */
+    uint64_t ncommands;   /* bytes of all names of threads up to now */
+} output = {.fd = -1};
 
 /* Appends an entry of a GUEST option to t: thread tid (0: none) ran vCPU id. */
 static void put_entry(struct text *t, long id, int tid)
@@ -6676,114 +6917,60 @@ static void put_entry(struct text *t, long id, int tid)
     put_number(t, (uint64_t)tid, 4);
 }
 
-/* Ends kvmstat, without a recording, with a message that it failed as errno tells. */
-static _Noreturn void fail_output(void)
+/* Removes the new file that did not get the recording's name, if there is one; errno stays. */
+static void remove_unnamed(void)
 {
-    bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+    int error = errno;
 
-    output.dir = -1;
-    fail("%s: %s (nothing is recorded; %s)", output.name, strerror(errno),
-        full ? "give -w a place with more room" : "give -w a file that can be written");
+    if (*output.temporary != '\0')
+        unlinkat(output.dir, output.temporary, 0);
+    errno = error;
 }
 
 /*
- * Returns whether the recording may get its name: no file has that name yet, or a regular file.
- * If not, errno is EEXIST if something else has it, ENOENT if the path names no file, or tells
- * another error.
+ * Ends the recording, but not the reports, with a message that it failed as errno tells.  Ends
+ * kvmstat if nothing is recorded yet.
  */
-static bool may_replace_output(void)
+static void give_up_output(void)
 {
-    struct stat st;
+    bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+    const char *remedy = full ? "a place with more room" : "a file that can be written";
+    const char *why = strerror(errno);
+    char date[64];
 
-    if (fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return errno == ENOENT && *output.file != '\0';
-    errno = EEXIST;
-    return S_ISREG(st.st_mode);
+    output.failed = true;
+    if (output.last == 0) {
+        remove_unnamed();
+        fail("%s: %s (nothing is recorded; give -w %s)", output.name, why, remedy);
+    }
+    reading.lossy = true;
+    format_date(output.until, true, 0, date, sizeof(date));
+    complain("%s: %s (recorded up to %s; the reports go on; give -w %s)", output.name, why, date,
+        remedy);
+    if (ftruncate(output.fd, (off_t)output.end) != 0)
+        errno = 0; /* what is behind the last checkpoint takes room, and is not read */
 }
 
 /* Finds the recording's directory before anything is traced; ends kvmstat if it cannot write. */
 static void open_output(void)
 {
+    const char *slash = strrchr(options.write, '/');
+    char *path = copy(slash == NULL ? "." : options.write);
+    struct stat st;
+
     output.name = escaped(options.write);
-    output.dir = open_parent(options.write, output.file);
-    if (output.dir < 0 && errno == ELOOP)
-        fail("%s: a symbolic link that others can make (give its target)", output.name);
+    output.file = slash == NULL ? options.write : slash + 1;
+    if (slash != NULL)
+        path[output.file - options.write] = '\0';
+    output.dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    free(path);
     if (output.dir < 0 || faccessat(output.dir, ".", W_OK, AT_EACCESS) != 0)
-        fail_output();
-    if (!may_replace_output()) {
-        if (errno != EEXIST && errno != ENOENT)
-            fail_output();
+        give_up_output();
+    bool there = fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!there && errno != ENOENT)
+        give_up_output();
+    if (*output.file == '\0' || (there && !S_ISREG(st.st_mode)))
         fail("%s: not a regular file (give -w another name)", output.name);
-    }
-}
-
-/* The recording's name in the directory of make_directory(). */
-static const char whole_name[] = "recording";
-
-/*
- * Returns a descriptor of a new unnamed file in the recording's directory, which is gone when that
- * is closed; or -1 with errno, as where the file system (NFS, for one) has no unnamed files.
- */
-static int create_unnamed(void)
-{
-    return openat(output.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-}
-
-/*
- * Returns a descriptor of a new unnamed file, as create_unnamed() does; but where the file system
- * has none, makes a file and removes its name at once.  Ends kvmstat if it cannot.
- */
-static int create_saved(void)
-{
-    char name[NAME_MAX + 1];
-    int fd = create_unnamed();
-
-    if (fd >= 0)
-        return fd;
-    fd = create_file(output.dir, name);
-    if (fd < 0 || unlinkat(output.dir, name, 0) != 0)
-        fail_output();
-    return fd;
-}
-
-/*
- * Removes the directory that make_directory() made under name and, unless dir, its descriptor, is
- * -1, the recording in it; closes dir.  errno stays.
- */
-static void remove_directory(int dir, const char *name)
-{
-    int error = errno;
-
-    if (dir >= 0) {
-        unlinkat(dir, whole_name, 0);
-        close(dir);
-    }
-    unlinkat(output.dir, name, AT_REMOVEDIR);
-    errno = error;
-}
-
-/*
- * Makes a directory where no other user can replace the recording, and sets name to its name.
- * Returns its descriptor, or -1 with errno.
- */
-static int make_directory(char name[static NAME_MAX + 1])
-{
-    int dir = -1;
-
-    for (int i = 0; i < TRIES && dir < 0; i++) {
-        make_name(name);
-        if (mkdirat(output.dir, name, 0700) != 0)
-            continue;
-        dir = openat(output.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (dir >= 0 && is_open_to_others(dir)) { /* another user replaced it */
-            close(dir);
-            dir = -1;
-            errno = EEXIST;
-        }
-        if (dir < 0)
-            remove_directory(-1, name);
-    }
-    return dir;
 }
 
 /* Writes the size bytes at p to fd.  Returns false with errno if that failed. */
@@ -6799,39 +6986,40 @@ static bool write_all(int fd, const void *p, size_t size)
     return true;
 }
 
-/* Saves the sub-buffer that s just read, unless the recording has failed. */
+/* Appends the size bytes at p to the journal, unless that has failed. */
+static void write_journal(const void *p, size_t size)
+{
+    if (output.failed)
+        return;
+    if (write_all(output.fd, p, size))
+        output.at += size;
+    else
+        give_up_output();
+}
+
+/* Writes what was saved of s since this was done before. */
+static void write_run(struct stream *s)
+{
+    if (s->unsaved.size == 0)
+        return;
+    put_number(&output.runs, (uint64_t)s->cpu, 4);
+    put_number(&output.runs, s->unsaved.size / reading.page.size, 4);
+    write_journal(s->unsaved.s, s->unsaved.size);
+    s->unsaved.size = 0;
+}
+
+/* Saves the sub-buffer that s just read. */
 static void save_subbuf(struct stream *s)
 {
-    if (output.dir < 0)
-        return;
-    if (s->saved < 0)
-        s->saved = create_saved();
     memset(s->pages + s->nbytes, 0, reading.page.size - s->nbytes);
     if (s->marked)
         s->pages[reading.page.commit.offset + 3] |= COMMIT_MISSED >> 24;
     s->marked = false;
-    if (!write_all(s->saved, s->pages, reading.page.size))
-        fail_output();
-    s->saved_size += reading.page.size;
-}
-
-/* Appends what was saved of s to the recording fd.  Returns false with errno if that failed. */
-static bool append_saved(int fd, const struct stream *s)
-{
-    enum { PIECE = 1 << 18 }; /* bytes copied at a time */
-    off_t at = 0;
-
-    while ((uint64_t)at < s->saved_size) {
-        off_t start = at;
-        ssize_t size = sendfile(fd, s->saved, &at, PIECE);
-        if (size <= 0) {
-            errno = size == 0 ? EIO : errno; /* the file is shorter than what was saved */
-            return false;
-        }
-        /* Frees the copied piece where the file system can, so that it takes no room twice. */
-        fallocate(s->saved, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size);
-    }
-    return true;
+    if (output.failed || output.fd < 0)
+        return;
+    put_bytes(&s->unsaved, (char *)s->pages, reading.page.size);
+    if (s->unsaved.size + reading.page.size > WRITE_AT_ONCE)
+        write_run(s);
 }
 
 /* Saves the name of thread tid, whose first event was just seen, unless MAX_COMMANDS is reached. */
@@ -6839,7 +7027,7 @@ static void save_command(int tid)
 {
     char name[64], line[96];
 
-    if (output.commands.size + sizeof(line) > MAX_COMMANDS ||
+    if (output.ncommands + sizeof(line) > MAX_COMMANDS ||
         !source->find_comm(tid, name, sizeof(name)))
         return;
     for (char *s = name; *s != '\0'; s++) {
@@ -6848,22 +7036,34 @@ static void save_command(int tid)
     }
     snprintf(line, sizeof(line), "%d %s\n", tid, name);
     put_bytes(&output.commands, line, strlen(line));
+    output.ncommands += strlen(line);
 }
 
-/*
- * Appends the bytes of the instance's file of that name to t, after their number, 8 bytes, if
- * sized.  Ends kvmstat if it cannot read the file.
- */
-static void put_file(struct text *t, const char *name, bool sized)
+/* Appends the number of bytes of part, 8 bytes, and these to t. */
+static void put_sized(struct text *t, const struct text *part)
+{
+    put_number(t, part->size, 8);
+    put_bytes(t, part->s, part->size);
+}
+
+/* Appends the same of the instance's file of that name.  Ends kvmstat if it cannot read it. */
+static void put_file(struct text *t, const char *name)
 {
     static char text[1 << 16];
     ssize_t size = read_file(trace.dir, name, text, sizeof(text));
 
     if (size < 0)
         fail_errno(name);
-    if (sized)
-        put_number(t, (uint64_t)size, 8);
-    put_bytes(t, text, (size_t)size);
+    put_sized(t, &(struct text){.s = text, .size = (size_t)size});
+}
+
+/* Appends zeros to t, up to a multiple of a sub-buffer's size. */
+static void put_padding(struct text *t)
+{
+    size_t gap = (size_t)round_up(t->size) - t->size;
+
+    memset(reserve(t, gap), 0, gap);
+    t->size += gap;
 }
 
 /* Appends to t a system's name, and the number and formats of its wanted events. */
@@ -6878,30 +7078,13 @@ static void put_system(struct text *t, const char *system)
         if (!events[i].wanted || strncmp(events[i].name, system, size) != 0)
             continue;
         snprintf(path, sizeof(path), "events/%s/format", events[i].name);
-        put_file(&formats, path, true);
+        put_file(&formats, path);
         n++;
     }
     put_bytes(t, system, size + 1);
     put_number(t, n, 4);
     put_bytes(t, formats.s, formats.size);
     free(formats.s);
-}
-
-/* Saves the formats of the enabled events and of sub-buffers, and trace_clock. */
-static void save_formats(void)
-{
-    struct text *t = &output.formats;
-
-    put_bytes(t, "header_page", 12);
-    put_file(t, "events/header_page", true);
-    put_bytes(t, "header_event", 13);
-    put_file(t, "events/header_event", true);
-    put_number(t, 0, 4); /* no events of ftrace itself */
-    put_number(t, 2, 4); /* systems, which take_format() reads */
-    put_system(t, "kvm");
-    put_system(t, "task");
-    put_file(&output.clock, "trace_clock", false);
-    put_bytes(&output.clock, "", 1);
 }
 
 /* Appends to t an option of a recording's header, with the size bytes at data as its body. */
@@ -6912,9 +7095,56 @@ static void put_option(struct text *t, enum option option, const char *data, siz
     put_bytes(t, data, size);
 }
 
+/* Writes the journal's header: formats of sub-buffers and of the enabled events. */
+static void write_formats(void)
+{
+    struct text t = {.s = NULL};
+
+    put_bytes(&t, dat_magic, strlen(dat_magic));
+    put_bytes(&t, journal_version, sizeof(journal_version));
+    put_bytes(&t, "", 1); /* little-endian */
+    put_bytes(&t, (char[]){sizeof(long)}, 1);
+    put_number(&t, reading.page.size, 4);
+    put_bytes(&t, "header_page", 12);
+    put_file(&t, "events/header_page");
+    put_bytes(&t, "header_event", 13);
+    put_file(&t, "events/header_event");
+    put_number(&t, 0, 4); /* no events of ftrace itself */
+    put_number(&t, 2, 4); /* systems, which take_format() reads */
+    put_system(&t, "kvm");
+    put_system(&t, "task");
+    put_number(&t, 0, 4); /* no kallsyms */
+    put_number(&t, 0, 4); /* no formats of trace_printk() */
+    output.formats = t.size;
+    put_padding(&t);
+    write_journal(t.s, t.size);
+    free(t.s);
+}
+
+/* Saves what the header of the whole recording tells of the host. */
+static void save_host(void)
+{
+    struct utsname host;
+    char text[sizeof(host)];
+    struct text clock = {.s = NULL};
+
+    put_file(&clock, "trace_clock");
+    put_bytes(&clock, "", 1);
+    put_option(&output.options, OPTION_CLOCK, clock.s + 8, clock.size - 8);
+    uname(&host);
+    snprintf(
+        text, sizeof(text), "%s %s %s %s", host.sysname, host.nodename, host.release, host.machine);
+    put_option(&output.options, OPTION_UNAME, text, strlen(text) + 1);
+    free(clock.s);
+}
+
+/* For qsort(): the order of vCPU numbers, then of thread ids. */
 static int compare_entries(const void *a, const void *b)
 {
-    return memcmp(a, b, ENTRY_SIZE);
+    uint64_t x = load(a, 4) << 32 | load((const uint8_t *)a + 4, 4);
+    uint64_t y = load(b, 4) << 32 | load((const uint8_t *)b + 4, 4);
+
+    return x < y ? -1 : x > y;
 }
 
 /* Sorts the entries in t and removes duplicates.  Returns how many are left. */
@@ -6933,18 +7163,14 @@ static size_t unify_entries(struct text *t)
     return kept;
 }
 
-/*
- * Saves which vCPU t ran, if any, or that nothing tells.  Called when t ends, or the recording
- * does.
- */
-static void save_thread(const struct thread *t)
+/* Puts which vCPU t ran, if any, or that nothing tells, in entries, which are of its guest. */
+static void put_thread(struct text *entries, const struct thread *t)
 {
     static bool said; /* it was said that a guest has too many threads */
     bool known = t->vcpu != NULL && t->known != MIXED;
 
-    if (options.write == NULL || t->guest == NULL || !t->guest->asked || !t->ran)
+    if (output.name == NULL || !t->guest->asked || !t->ran)
         return;
-    struct text *entries = &t->guest->ended_threads;
     if (entries->size / ENTRY_SIZE < MAX_ENTRIES || unify_entries(entries) < MAX_ENTRIES) {
         put_entry(entries, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
         return;
@@ -6956,238 +7182,325 @@ static void save_thread(const struct thread *t)
     said = reading.lossy = true;
 }
 
-/* Returns whether debugfs has a directory for vCPU id of m. */
-static bool has_directory(const struct vm *m, long id)
+/* Saves t, which has ended. */
+static void save_thread(const struct thread *t)
 {
-    for (size_t i = 0; i < m->nvcpus; i++) {
-        if (m->vcpus[i] == id)
-            return true;
-    }
-    return false;
+    if (t->guest != NULL)
+        put_thread(&t->guest->ended_threads, t);
 }
 
 /*
- * Returns the thread that ran vCPU id of g last, by debugfs; 0 if debugfs does not tell, or the
- * thread is known to have run other vCPUs as well.
+ * Appends g to t as a GUEST option: its name, its pid (where trace-cmd has a trace id), and (vCPU,
+ * thread) entries, one for each thread, and one for each vCPU without a thread.  What follows is
+ * kvmstat's own: vcpu.first and vcpu.last for each entry, then the ids of the threads whose vCPU
+ * nothing tells.
+ *
+ * There are entries without a thread for the vCPU numbers that are missing, too: trace-cmd (3.1)
+ * writes to its array of entries with the vCPU number as the index, which else could be beyond the
+ * array's end.
  */
-static int thread_by_debugfs(const struct guest *g, long id)
+static void put_guest(struct text *t, const struct guest *g, struct text *entries)
 {
-    for (size_t i = 0; i < view.nvms; i++) {
-        const struct vm *m = &view.vms[i];
-        int tid = m->guest == g && has_directory(m, id) ? last_thread(m, id) : 0;
-        const struct thread *t = known_thread(tid);
-        if (tid > 0 && (t == NULL || t->known != MIXED))
-            return tid;
-    }
-    return 0;
-}
+    enum { MAX_VCPUS = 1 << 16 }; /* KVM has fewer */
+    struct text body = {.s = NULL}, pairs = {.s = NULL}, times = {.s = NULL};
+    size_t n = unify_entries(entries), i = 0, j = 0;
+    const uint8_t *list = (uint8_t *)entries->s;
 
-/* Moves the ids, 4 bytes each, of threads whose vCPU nothing tells from entries to unknown. */
-static void split_entries(struct text *entries, struct text *unknown)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < entries->size / ENTRY_SIZE; i++) {
-        const char *entry = entries->s + i * ENTRY_SIZE;
-        if (entry_vcpu((uint8_t *)entries->s, i) == UNKNOWN_VCPU)
-            put_bytes(unknown, entry + 4, 4);
-        else
-            memmove(entries->s + kept++ * ENTRY_SIZE, entry, ENTRY_SIZE);
-    }
-    entries->size = kept * ENTRY_SIZE;
-}
-
-/*
- * Adds entries without a thread for the vCPU numbers that are missing below the largest one.
- * trace-cmd (3.1) writes to its array of entries with the vCPU number as the index: that would be
- * beyond the array's end if numbers were missing.
- */
-static void fill_entries(struct text *entries)
-{
-    enum { MAX_FILLED = 1 << 16 }; /* vCPU numbers; KVM has fewer */
-    static bool there[MAX_FILLED];
-    size_t n = entries->size / ENTRY_SIZE;
-    long most = -1;
-
-    memset(there, 0, sizeof(there));
-    for (size_t i = 0; i < n; i++) {
-        long id = entry_vcpu((uint8_t *)entries->s, i);
-        if (id < MAX_FILLED)
-            there[id] = true;
-        most = id > most ? id : most;
-    }
-    for (long id = 0; id < most && id < MAX_FILLED; id++) {
-        if (!there[id])
-            put_entry(entries, id, 0);
-    }
-}
-
-/*
- * Saves g, all of whose threads were saved before, as a GUEST option: its name, its pid (where
- * trace-cmd has a trace id), and (vCPU, thread) entries, one for each thread, and one for each
- * vCPU without a thread.  What follows is kvmstat's own: vcpu.first and vcpu.last for each entry,
- * then the ids of the threads whose vCPU nothing tells.
- */
-static void save_guest(struct guest *g)
-{
-    struct text *entries = &g->ended_threads, body = {.s = NULL}, unknown = {.s = NULL};
-    size_t nthreads = unify_entries(entries);
-
-    if (options.write == NULL || !g->asked || (g->nvcpus == 0 && nthreads == 0))
+    if (!g->asked || (g->nvcpus == 0 && n == 0))
         return;
-    for (size_t i = 0; i < g->nvcpus; i++) {
-        size_t j = 0;
-        while (j < nthreads && entry_vcpu((uint8_t *)entries->s, j) != g->vcpus[i]->id)
-            j++;
-        if (j == nthreads && g->vcpus[i]->id != UNKNOWN_VCPU)
-            put_entry(entries, g->vcpus[i]->id, thread_by_debugfs(g, g->vcpus[i]->id));
+    for (long id = 0; id < MAX_VCPUS && (j < g->nvcpus || i < n); id++) {
+        const struct vcpu *v = j < g->nvcpus && g->vcpus[j]->id == id ? g->vcpus[j++] : NULL;
+        uint64_t first = v == NULL ? 0 : v->first, last = v == NULL ? 0 : v->last;
+        if ((j < g->nvcpus ? g->vcpus[j]->id : UNKNOWN_VCPU) == UNKNOWN_VCPU && v == NULL &&
+            (i == n || entry_vcpu(list, i) == UNKNOWN_VCPU))
+            break;
+        do {
+            bool told = i < n && entry_vcpu(list, i) == id;
+            uint64_t tid = told ? load(list + i++ * ENTRY_SIZE + 4, 4) : 0;
+            put_entry(&pairs, id, told || v == NULL || v->tid < 0 ? (int)tid : v->tid);
+            put_number(&times, first, 8);
+            put_number(&times, v != NULL && v->present && g->gone == 0 ? UINT64_MAX : last, 8);
+        } while (i < n && entry_vcpu(list, i) == id);
     }
-    split_entries(entries, &unknown);
-    fill_entries(entries);
     put_bytes(&body, g->name, strlen(g->name) + 1);
     put_number(&body, (uint64_t)g->pid, 8);
-    put_number(&body, entries->size / ENTRY_SIZE, 4);
-    put_bytes(&body, entries->s, entries->size);
-    for (size_t i = 0; i < entries->size / ENTRY_SIZE; i++) {
-        const struct vcpu *v = vcpu_of(g, entry_vcpu((uint8_t *)entries->s, i));
-        put_number(&body, v->first, 8);
-        put_number(&body, v->last, 8);
-    }
-    put_number(&body, unknown.size / 4, 4);
-    put_bytes(&body, unknown.s, unknown.size);
-    put_option(&output.guests, OPTION_GUEST, body.s, body.size);
-    free(unknown.s);
+    put_number(&body, pairs.size / ENTRY_SIZE, 4);
+    put_bytes(&body, pairs.s, pairs.size);
+    put_bytes(&body, times.s, times.size);
+    put_number(&body, n - i, 4);
+    for (; i < n; i++)
+        put_bytes(&body, entries->s + i * ENTRY_SIZE + 4, 4);
+    put_option(t, OPTION_GUEST, body.s, body.size);
+    free(times.s);
+    free(pairs.s);
     free(body.s);
 }
 
-/* Appends the recording's options to t. */
-static void put_options(struct text *t)
+/* Saves g, which has ended, and all of whose threads were saved before. */
+static void save_guest(struct guest *g)
 {
-    struct utsname host;
-    char text[sizeof(host)];
+    if (output.name != NULL)
+        put_guest(&output.options, g, &g->ended_threads);
+}
 
-    put_option(t, OPTION_CLOCK, output.clock.s, output.clock.size);
-    uname(&host);
-    snprintf(
-        text, sizeof(text), "%s %s %s %s", host.sysname, host.nodename, host.release, host.machine);
-    put_option(t, OPTION_UNAME, text, strlen(text) + 1);
-    snprintf(text, sizeof(text), "kvmstat " VERSION "%s%" PRIu64 " to %" PRIu64 " ns", reports_from,
-        reading.start, reading.drained);
-    put_option(t, OPTION_VERSION, text, strlen(text) + 1);
-    snprintf(text, sizeof(text), "0x%" PRIx64, source->to_epoch() / 1000);
-    put_option(t, OPTION_DATE, text, strlen(text) + 1);
-    put_bytes(t, output.guests.s, output.guests.size);
+/* Appends the GUEST options of the guests that are there, and OPTION_END, to t. */
+static void put_guests(struct text *t)
+{
+    for (size_t i = 0; i < world.space; i++) {
+        if (world.threads[i] != NULL && world.threads[i]->guest != NULL)
+            put_thread(&world.threads[i]->guest->all_threads, world.threads[i]);
+    }
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        put_bytes(&g->all_threads, g->ended_threads.s, g->ended_threads.size);
+        put_guest(t, g, &g->all_threads);
+        g->all_threads.size = 0;
+    }
     put_number(t, OPTION_END, 2);
 }
 
-/* Returns the recording's header, up to its first sub-buffer.  The caller frees the bytes. */
-static struct text make_header(void)
+/* Ends the recording, but not the reports, unless result is 0: it is a negative errno. */
+static void check_sync(int64_t result)
 {
-    static const char clock[] = "[mono]";
-    struct text t = {.s = NULL};
-    int ncpus = reading.streams[reading.nstreams - 1].cpu + 1;
-
-    put_bytes(&t, dat_magic, strlen(dat_magic));
-    put_bytes(&t, "6", 2);
-    put_bytes(&t, "", 1); /* little-endian */
-    put_bytes(&t, (char[]){sizeof(long)}, 1);
-    put_number(&t, reading.page.size, 4);
-    put_bytes(&t, output.formats.s, output.formats.size);
-    put_number(&t, 0, 4); /* no kallsyms */
-    put_number(&t, 0, 4); /* no formats of trace_printk() */
-    put_number(&t, output.commands.size, 8);
-    put_bytes(&t, output.commands.s, output.commands.size);
-    put_number(&t, (uint64_t)ncpus, 4);
-    put_bytes(&t, "options  ", 10);
-    put_options(&t);
-    put_bytes(&t, "flyrecord", 10);
-    uint64_t at = t.size + 16 * (size_t)ncpus + 8 + sizeof(clock);
-    size_t gap = (size_t)(-at % reading.page.size);
-    at += gap;
-    const struct stream *s = reading.streams;
-    for (int cpu = 0; cpu < ncpus; cpu++) {
-        uint64_t size = s->cpu == cpu ? s++->saved_size : 0; /* CPU numbers can have gaps */
-        put_number(&t, at, 8);
-        put_number(&t, size, 8);
-        at += size;
-    }
-    put_number(&t, sizeof(clock), 8);
-    put_bytes(&t, clock, sizeof(clock));
-    memset(reserve(&t, gap), 0, gap);
-    t.size += gap;
-    return t;
-}
-
-/* Returns the recording's mode: that of this user's own file which it replaces, or 0600. */
-static mode_t output_mode(void)
-{
-    struct stat st;
-
-    if (fstatat(output.dir, output.file, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_own(&st))
-        return st.st_mode & 0777;
-    return 0600;
-}
-
-/* Writes the recording to fd, and waits until it is on the disk.  Returns false with errno. */
-static bool write_recording(int fd)
-{
-    struct text t = make_header();
-    bool done = write_all(fd, t.s, t.size);
-    free(t.s);
-
-    for (size_t i = 0; i < reading.nstreams && done; i++) {
-        done = append_saved(fd, &reading.streams[i]);
-        if (reading.streams[i].saved >= 0)
-            close(reading.streams[i].saved);
-    }
-    if (done)
-        fchmod(fd, output_mode()); /* fails where the file system has no modes */
-    return done && fsync(fd) == 0;
+    errno = (int)-result;
+    if (result != 0)
+        give_up_output();
+    else
+        output.synced = output.syncing;
+    output.syncing = 0;
 }
 
 /*
- * Makes the recording of what was saved, and gives it its name, in place of a regular file that
- * has that name.  Returns false with errno.
+ * Has the kernel put what was written to the disk, once a second at most, without waiting for it:
+ * the disk may be slow, and events would be lost.  Where the kernel cannot do so, waits.
  */
-static bool make_recording(void)
+static void sync_journal(void)
 {
-    char name[NAME_MAX + 1], path[64];
-    int fd = create_unnamed(), dir = -1;
-    bool unnamed = fd >= 0;
+    /* struct iocb and struct io_event of linux/aio_abi.h; 3 is IOCB_CMD_FDSYNC */
+    uint64_t request[8] = {[2] = 3 | (uint64_t)output.fd << 32}, *list = request, done[4];
+    struct timespec none = {0};
+    uint64_t t = now(CLOCK_MONOTONIC);
 
-    if (!unnamed && (dir = make_directory(name)) >= 0)
-        fd = openat(dir, whole_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool done = fd >= 0 && write_recording(fd);
-    if (done && unnamed) {
-        snprintf(path, sizeof(path), "self/fd/%d", fd);
-        done = (dir = make_directory(name)) >= 0 &&
-               linkat(view.proc, path, dir, whole_name, AT_SYMLINK_FOLLOW) == 0;
+    if (output.syncing != 0) {
+        if (syscall(SYS_io_getevents, output.queue, 0L, 1L, done, &none) != 1)
+            return;
+        check_sync((int64_t)done[2]);
     }
-    done = done && close(fd) == 0 && may_replace_output() &&
-           renameat(dir, whole_name, output.dir, output.file) == 0;
-    if (dir >= 0)
-        remove_directory(dir, name);
-    return done;
+    if (output.failed || t < output.sync_at)
+        return;
+    output.sync_at = t + NSEC / 10 * 9; /* not less: then each report of a second has its turn */
+    output.syncing = output.at;
+    if (output.queue == 0 && syscall(SYS_io_setup, 1L, &output.queue) != 0)
+        output.queue = 0;
+    if (output.queue == 0 || syscall(SYS_io_submit, output.queue, 1L, &list) != 1)
+        check_sync(fdatasync(output.fd) == 0 ? 0 : -errno);
 }
 
-/* Makes the recording, if one is to be made and tracing has begun; ends kvmstat if it cannot. */
+/* Writes a checkpoint up to reading.drained, unless the recording has failed or not begun. */
+static void save_checkpoint(void)
+{
+    struct text t = {.s = NULL}, body = {.s = NULL}, guests = {.s = NULL};
+
+    if (output.fd < 0 || output.failed)
+        return;
+    for (size_t i = 0; i < reading.nstreams; i++)
+        write_run(&reading.streams[i]);
+    uint64_t at = output.at, link = htole64(at);
+    put_number(&output.options, OPTION_END, 2);
+    put_sized(&body, &output.commands);
+    put_sized(&body, &output.options);
+    put_sized(&body, &output.runs);
+    put_guests(&guests);
+    bool same =
+        guests.size == output.guests.size && memcmp(guests.s, output.guests.s, guests.size) == 0;
+    output.guests_at = same ? output.guests_at : at + CHECKPOINT_SIZE + body.size;
+    if (!same)
+        put_sized(&body, &guests);
+    const uint64_t numbers[NNUMBERS] = {[SIZE] = body.size,
+        [FROM] = reading.start,
+        [UNTIL] = reading.drained,
+        [TO_EPOCH] = source->to_epoch(),
+        [SYNCED] = output.synced,
+        [GUESTS] = output.guests_at};
+    put_bytes(&t, checkpoint_magic, 8);
+    for (int i = 0; i < NNUMBERS; i++)
+        put_number(&t, numbers[i], 8);
+    put_bytes(&t, body.s, body.size);
+    uint64_t sum = htole64(checksum(0, t.s + SUMMED_FROM, t.size - SUMMED_FROM));
+    memcpy(t.s + 8 + 8 * SUM, &sum, 8);
+    put_padding(&t);
+    write_journal(t.s, t.size);
+    /* The header's end leads to the first one, the others each to the next one. */
+    if (!output.failed && output.last != 0 &&
+        pwrite(output.fd, &link, 8, (off_t)output.last + 8) != 8)
+        give_up_output();
+    if (!output.failed) {
+        output.last = at;
+        output.end = output.at;
+        output.until = reading.drained;
+        sync_journal();
+    }
+    output.commands.size = output.options.size = output.runs.size = 0;
+    free(output.guests.s);
+    output.guests = guests;
+    free(body.s);
+    free(t.s);
+}
+
+/* Begins the journal and gives it its name, in place of a regular file that has that name. */
+static void begin_recording(void)
+{
+    output.fd = create_file(output.dir, output.temporary);
+    if (output.fd < 0)
+        give_up_output();
+    write_formats();
+    save_host();
+    save_checkpoint();
+    if (renameat(output.dir, output.temporary, output.dir, output.file) != 0) {
+        output.last = 0;
+        give_up_output();
+    }
+}
+
+/* Appends the part of a checkpoint's body at offset at of the journal, but for its size, to t. */
+static void append_part(struct text *t, uint64_t at)
+{
+    input.at = at;
+    size_t size = (size_t)take_count(8, input.size);
+
+    take(reserve(t, size), size);
+    t->size += size;
+}
+
+/*
+ * Appends the header of version 6 for a journal to t, up to the first sub-buffer: start is the
+ * place of the journal's header's end, last the offset of its last checkpoint.  sizes are the bytes
+ * of each CPU's sub-buffers, and become the offsets where they are to be.
+ */
+static void put_whole_header(
+    struct text *t, struct checkpoint p, uint64_t last, uint64_t sizes[MAX_CPUS])
+{
+    static const char clock[] = "[mono]", before[] = "kvmstat " VERSION;
+    struct text commands = {.s = NULL}, opts = {.s = NULL};
+    size_t ncpus = 1, start = strlen(dat_magic) + sizeof(journal_version);
+    char text[128];
+
+    put_bytes(t, dat_magic, strlen(dat_magic));
+    put_bytes(t, "6", 2);
+    input.at = start;
+    take(reserve(t, (size_t)p.end - start), (size_t)p.end - start);
+    t->size += (size_t)p.end - start;
+    while (p.at != last && next_checkpoint(&p)) {
+        append_part(&commands, p.at + CHECKPOINT_SIZE);
+        append_part(&opts, p.options);
+        opts.size -= 2; /* OPTION_END */
+        input.at = p.runs;
+        for (uint64_t n = take_number(8) / 8; n > 0; n--) {
+            size_t cpu = (size_t)take_number(4);
+            sizes[cpu] += take_number(4) * reading.page.size;
+            ncpus = cpu < ncpus ? ncpus : cpu + 1;
+        }
+    }
+    snprintf(text, sizeof(text), "%s%s%" PRIu64 " to %" PRIu64 " ns", before, reports_from,
+        p.is[FROM], p.is[UNTIL]);
+    put_option(&opts, OPTION_VERSION, text, strlen(text) + 1);
+    snprintf(text, sizeof(text), "0x%" PRIx64, p.is[TO_EPOCH] / 1000);
+    put_option(&opts, OPTION_DATE, text, strlen(text) + 1);
+    append_part(&opts, p.is[GUESTS]);
+    put_sized(t, &commands);
+    put_number(t, ncpus, 4);
+    put_bytes(t, "options  ", 10);
+    put_bytes(t, opts.s, opts.size);
+    put_bytes(t, "flyrecord", 10);
+    uint64_t at = round_up(t->size + 16 * ncpus + 8 + sizeof(clock));
+    for (size_t cpu = 0; cpu < ncpus; cpu++) {
+        uint64_t size = sizes[cpu];
+        put_number(t, at, 8);
+        put_number(t, size, 8);
+        sizes[cpu] = at;
+        at += size;
+    }
+    put_number(t, sizeof(clock), 8);
+    put_bytes(t, clock, sizeof(clock));
+    put_padding(t);
+    free(opts.s);
+    free(commands.s);
+}
+
+/*
+ * Copies size bytes at offset from of the journal to offset to of fd; the file system may have both
+ * share them.  If there is no room, frees what was copied before, from output.freed on.  Returns
+ * false with errno if that failed.
+ */
+static bool copy_run(int fd, uint64_t from, uint64_t to, uint64_t size)
+{
+    off_t in = (off_t)from, out = (off_t)to, freed = (off_t)output.freed;
+
+    while (size > 0) {
+        ssize_t n = copy_file_range(input.fd, &in, fd, &out, (size_t)size, 0);
+        if (n > 0) {
+            size -= (uint64_t)n;
+        } else if (n == 0 || (errno != ENOSPC && errno != EDQUOT) || freed == in ||
+                   fallocate(input.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, freed,
+                       in - freed) != 0) {
+            errno = n == 0 ? EIO : errno; /* the journal is shorter than it says */
+            return false;
+        }
+        if (n < 0)
+            output.freed = (uint64_t)(freed = in);
+    }
+    return true;
+}
+
+/*
+ * Writes the recording of the journal input.fd, the end of whose header is at input.at, to fd, as
+ * one of version 6.  Returns false with errno.
+ */
+static bool write_whole(int fd)
+{
+    static uint64_t places[MAX_CPUS];
+    struct checkpoint p = journal_start();
+    uint64_t last = last_checkpoint(p);
+    struct text header = {.s = NULL};
+
+    put_whole_header(&header, p, last, places);
+    bool done = write_all(fd, header.s, header.size);
+    free(header.s);
+    output.freed = round_up(p.end);
+    while (done && p.at != last && next_checkpoint(&p)) {
+        input.at = p.runs;
+        for (uint64_t n = take_number(8) / 8, at = p.data; n > 0 && done; n--) {
+            uint64_t cpu = take_number(4), size = take_number(4) * reading.page.size;
+            done = copy_run(fd, at, places[cpu], size);
+            places[cpu] += size;
+            at += size;
+        }
+    }
+    return done && fsync(fd) == 0;
+}
+
+/* Ends the recording, if one was begun: puts one of version 6 in the journal's place. */
 static void finish_recording(void)
 {
-    static bool begun; /* a failure in here ends kvmstat, which calls this again */
+    int fd = output.fd;
 
-    if (output.dir < 0 || reading.start == 0 || begun)
+    if (fd < 0)
         return;
-    begun = true;
-    note_present(reading.drained);
-    for (size_t i = 0; i < world.space; i++) {
-        if (world.threads[i] != NULL)
-            save_thread(world.threads[i]);
-    }
-    for (size_t i = 0; i < world.nguests; i++)
-        save_guest(world.guests[i]);
-    if (!make_recording())
-        fail_output();
-    output.dir = -1;
+    save_checkpoint();
+    output.fd = -1; /* a failure in here ends kvmstat, which calls this again */
+    input.fd = fd;
+    input.name = output.name;
+    input.size = output.end;
+    input.at = output.freed = output.formats;
+    fd = create_file(output.dir, output.temporary);
+    if (fd >= 0 && write_whole(fd) &&
+        renameat(output.dir, output.temporary, output.dir, output.file) == 0)
+        return;
+    complain("%s: %s (%s; kvmstat -r FILE -w NEW makes a file for trace-cmd)", output.name,
+        strerror(errno),
+        output.freed > round_up(output.formats) ? "a part is lost" : "recorded, for kvmstat -r");
+    remove_unnamed();
+    reading.lossy = true;
 }
 
 /*
@@ -7450,15 +7763,12 @@ static const char *pcp_directory(void)
 /* Opens the directory of the file, before anything is traced; ends kvmstat if that fails. */
 static void open_metrics_directory(void)
 {
-    char path[PATH_MAX], name[NAME_MAX + 1];
+    char path[PATH_MAX];
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/mmv/.", pcp_directory()) >= sizeof(path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/mmv", pcp_directory()) >= sizeof(path))
         fail("PCP_TMP_DIR: too long");
-    metrics.dir = open_parent(path, name);
-    path[strlen(path) - 2] = '\0';
+    metrics.dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     metrics.name = escaped(path);
-    if (metrics.dir < 0 && errno == ELOOP)
-        fail("%s: a symbolic link that others can make (set PCP_TMP_DIR)", metrics.name);
     if (metrics.dir < 0)
         fail_metrics(metrics.name);
 }
@@ -7910,17 +8220,15 @@ static bool lock_instances(void)
  * Returns, as bits, the capabilities that kvmstat needs while it reports.  CAP_SYS_PTRACE and
  * CAP_DAC_READ_SEARCH are for looking at other users' processes.  CAP_DAC_OVERRIDE replaces the
  * latter if the directory of instances, of -m's file or of the recording is not this user's (see
- * is_own_directory()).  CAP_FOWNER is added if the recording's is not: in a sticky directory, the
- * file that the recording replaces may be another user's.
+ * is_own_directory()).
  */
 static uint32_t needed_capabilities(void)
 {
-    bool owner = options.write == NULL || is_own_directory(output.dir);
-    bool writer = owner && is_own_directory(trace.instances) &&
+    bool writer = (options.write == NULL || is_own_directory(output.dir)) &&
+                  is_own_directory(trace.instances) &&
                   (!options.metrics || is_own_directory(metrics.dir));
 
-    return 1u << SYS_PTRACE | 1u << (writer ? DAC_READ_SEARCH : DAC_OVERRIDE) |
-           (owner ? 0 : 1u << FOWNER);
+    return 1u << SYS_PTRACE | 1u << (writer ? DAC_READ_SEARCH : DAC_OVERRIDE);
 }
 
 /* Returns the name of a capability that is missing to see other users' guests; NULL: none is. */
@@ -7970,8 +8278,6 @@ static void start_tracing(void)
     if (options.some)
         set_pids();
     enable_events();
-    if (options.write != NULL)
-        save_formats();
     open_debugfs();
     open_uevents();
     open_streams();
@@ -7989,6 +8295,8 @@ static void start_tracing(void)
     note_present(reading.start);
     if (options.shares)
         set_all_shares();
+    if (options.write != NULL)
+        begin_recording();
     keep_capabilities(needed_capabilities());
 }
 
@@ -8026,8 +8334,8 @@ static bool end_tracing(void)
 }
 
 /*
- * Cleans up, makes the recording of -w and ends kvmstat with the given status, but with 1 in place
- * of 0 if the instance is still there.
+ * Cleans up, ends the recording of -w and ends kvmstat with the given status; but, in place of 0,
+ * with 1 if the instance is still there, or with 3 if something is missing in reports or recording.
  */
 static _Noreturn void leave(int status)
 {
@@ -8035,7 +8343,7 @@ static _Noreturn void leave(int status)
     if (!end_tracing() && status == 0)
         status = 1;
     finish_recording();
-    exit(status);
+    exit(status == 0 && reading.lossy ? 3 : status);
 }
 
 /*
@@ -8046,7 +8354,7 @@ static _Noreturn void leave_by_signal(int sig)
 {
     sigset_t all;
 
-    if (output.dir >= 0 && reading.start != 0)
+    if (output.fd >= 0)
         drain_buffers(now(CLOCK_MONOTONIC));
     remove_metrics_file();
     end_tracing();
@@ -8349,16 +8657,26 @@ static void check_names(void)
     }
 }
 
-/* Sets options.table from the operand of -e. */
-static void parse_table(const char *word)
+/* Returns the table that the first size bytes of the operand of -e name. */
+static enum table parse_table(const char *word, size_t size)
 {
     for (int i = VMEXIT; i < NTABLES; i++) {
-        if (strcmp(word, tables[i].name) == 0) {
-            options.table = (enum table)i;
-            return;
-        }
+        if (strlen(tables[i].name) == size && strncmp(word, tables[i].name, size) == 0)
+            return (enum table)i;
     }
     usage_error("-e \"", word, "\": neither vmexit, mmio, ioport, msr, cpuid nor hypercall");
+}
+
+/* Takes the comma-separated list of -e, or all: the first table is reported, or the usual one. */
+static void parse_tables(const char *list)
+{
+    options.all = strcmp(list, "all") == 0;
+    options.more = options.all ? (1u << NTABLES) - 1 : 0;
+    options.table = options.all ? USUAL : parse_table(list, strcspn(list, ","));
+    for (const char *s = list; !options.all && *(s += strcspn(s, ",")) != '\0';) {
+        s++;
+        options.more |= 1u << USUAL | 1u << parse_table(s, strcspn(s, ","));
+    }
 }
 
 /* Ends kvmstat if the table that is reported has no column that -k can name so. */
@@ -8401,11 +8719,10 @@ static void parse_operands(char **words)
 /* Ends kvmstat if there are options that do not go together. */
 static void check_combinations(void)
 {
-    const char *live = options.kib != 0        ? "-b"
-                       : options.shares        ? "-c"
-                       : options.metrics       ? "-m"
-                       : options.write != NULL ? "-w"
-                                               : NULL;
+    const char *live = options.kib != 0  ? "-b"
+                       : options.shares  ? "-c"
+                       : options.metrics ? "-m"
+                                         : NULL;
 
     if (options.read != NULL && strcmp(options.read, "-") == 0)
         usage_error("-r \"-", "", "\": a pipe; give a file, for -r has to read at any place");
@@ -8413,6 +8730,8 @@ static void check_combinations(void)
         usage_error("-w \"-", "", "\": a pipe; give a file, for -w has to write at any place");
     if (is_recorded() && live != NULL)
         usage_error(live, "", ": not with -r");
+    if (options.more != 0 && (options.write == NULL || is_recorded()))
+        usage_error("-e", "", ": several tables, or all, only with -w");
     if (options.table != USUAL && (options.metrics || options.shares))
         usage_error(options.shares ? "-c" : "-m", "", ": not with -e");
     if (options.order != NULL)
@@ -8435,7 +8754,7 @@ static void parse_options(int argc, char **argv)
         switch (c) {
         case 'b': parse_kib(optarg); break;
         case 'c': options.shares = true; break;
-        case 'e': parse_table(optarg); break;
+        case 'e': parse_tables(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
         case 'j': options.json = options.no_header = true; break;
@@ -8561,6 +8880,7 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     continue_look(true);
     note_present(end);
     name_guests();
+    save_checkpoint();
     report(start, end, last);
     forget_threads(end);
     forget_guests(end);
@@ -8618,6 +8938,8 @@ static void report_host(void)
                 mend_instance();
             if (world.any_new)
                 find_vcpus(false);
+            if (!over && now(CLOCK_MONOTONIC) >= output.sync_at)
+                save_checkpoint();
         }
         report_interval(end - options.interval, end, n + 1 == options.count);
         if (options.some && is_over())
@@ -8662,10 +8984,21 @@ static void report_recording(void)
 {
     bool has_end, last;
     uint64_t n = 0;
+    int whole = -1; /* -w: the recording of version 6 that is made of a journal */
 
     open_input();
+    /* A new file only: it is made with the user's rights, and written without them. */
+    if (options.write != NULL &&
+        (whole = open(options.write, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0)
+        fail("%s: %s (give -w a new file)", escaped(options.write), strerror(errno));
     drop_privileges();
     read_header();
+    if (whole >= 0 && !input.cut)
+        fail("%s: was not cut (leave -w out)", input.name);
+    input.at = input.formats;
+    if (whole >= 0 && !write_whole(whole))
+        fail(
+            "%s: %s (give -w a file that can be written)", escaped(options.write), strerror(errno));
     check_recorded_names();
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
@@ -8704,5 +9037,5 @@ int main(int argc, char **argv)
         report_recording();
     else
         report_host();
-    leave(reading.lossy ? 3 : 0);
+    leave(0);
 }

@@ -495,7 +495,7 @@ static void fuzz_operands(const uint8_t *data, size_t size)
     bool recorded = options.read != NULL;
     if (!recorded)
         complete_options();
-    must(recorded ? options.kib == 0 && options.write == NULL : options.kib != 0);
+    must(recorded ? options.kib == 0 && options.more == 0 : options.kib != 0);
     must(options.kib <= MAX_KIB && options.count <= UINT32_MAX);
     must((recorded && options.interval == 0) || options.interval >= MIN_INTERVAL);
     must(options.interval <= (uint64_t)MAX_INTERVAL * NSEC);

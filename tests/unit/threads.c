@@ -332,14 +332,14 @@ static void test_maker(void)
 
     load_formats("arm64-6.1-mix2.dat", HARDWARE, 1);
     count_one(&made);
-    options.write = "a recording";
+    output.name = "a recording";
     known_guest(TID)->asked = true;
     save_thread(known_thread(TID));
     ok(known_guest(TID)->ended_threads.size == 0, "a thread that only makes a vCPU runs none");
     count_one(&halt);
     save_thread(known_thread(TID));
     ok(known_guest(TID)->ended_threads.size == ENTRY_SIZE, "until it does");
-    options.write = NULL;
+    output.name = NULL;
 }
 
 /* What a recording keeps of a thread that ran several vCPUs, where events do not tell which. */
@@ -351,12 +351,12 @@ static void test_moved(void)
     add_thread(TID, TID, 0);
     struct thread *t = known_thread(TID);
     t->ran = true;
-    options.write = "a recording";
+    output.name = "a recording";
     save_thread(t);
     t->ran_last = 1; /* as debugfs tells */
     ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
     save_thread(t);
-    options.write = NULL;
+    output.name = NULL;
     const uint8_t *entries = (const uint8_t *)t->guest->ended_threads.s;
     ok(entry_vcpu(entries, 0) == 0 && entry_vcpu(entries, 1) == UNKNOWN_VCPU,
         "no vCPU has all that it counted, in a recording");
@@ -403,7 +403,7 @@ static struct thread *make_saved(void)
     clear();
     t = (struct thread){.tid = TID, .known = TOLD, .vcpu = add_vcpu(7, 3), .ran = true};
     t.guest = guest_of(7, 0);
-    options.write = output.name = "web.dat";
+    output.name = "web.dat";
     return &t;
 }
 
@@ -429,7 +429,7 @@ static void test_entries(void)
         save_thread(t);
     }
     ok(unify_entries(&t->guest->ended_threads) == 2, "a thread that ran a vCPU is recorded once");
-    options.write = output.name = NULL;
+    output.name = NULL;
     clear();
     int status = run_child(save_too_many, said, sizeof(said));
     ok(status == 0, "as many threads as -r can take are recorded");
@@ -437,6 +437,64 @@ static void test_entries(void)
         "kvmstat: web.dat: process 7: too many threads: the recording does not tell which vCPUs "
         "they ran (record for a shorter time, or with -p)\n",
         "and that there were more is said, once");
+}
+
+/* Saves guest 7 of what was set up, and reads its option as -r does. */
+static void round_trip(void)
+{
+    struct text t = {.s = NULL};
+    FILE *f = tmpfile();
+
+    output.name = "web.dat";
+    put_guests(&t);
+    output.name = NULL;
+    if (f == NULL || fwrite(t.s, 1, t.size, f) != t.size || fflush(f) != 0)
+        bail_out("tmpfile: %s", strerror(errno));
+    clear();
+    source = &recorded_host;
+    input.fd = dup(fileno(f));
+    input.name = copy("web.dat");
+    input.size = t.size;
+    input.at = input.ahead_at = input.nahead = input.nowners = 0;
+    input.from = 100;
+    input.until = 900;
+    take_options((uint64_t[MAX_BUFFERS]){0});
+    sort_owners();
+    fclose(f);
+    free(t.s);
+}
+
+/* What -w tells of a guest in a GUEST option, -r takes as it was. */
+static void test_guest_option(void)
+{
+    struct thread *t = make_saved(); /* thread TID ran vCPU 3 */
+    struct guest *g = t->guest;
+
+    g->name = copy("web");
+    g->asked = true;
+    g->vcpus[0]->first = 200;
+    g->vcpus[0]->last = 800;
+    g->vcpus[0]->present = false;
+    add_vcpu(7, 1)->tid = TID + 1; /* which is known, but had no event */
+    vcpu_of(g, 1)->present = true;
+    vcpu_of(g, 1)->first = 300;
+    add_vcpu(7, UNKNOWN_VCPU);
+    save_thread(t);
+    t->tid = TID + 2;
+    t->vcpu = NULL;
+    save_thread(t);
+    round_trip();
+    g = known_guest(7);
+    ok(g != NULL && strcmp(g->name, "web") == 0, "its process and its name");
+    ok(g->nvcpus == 4 && g->vcpus[0]->id == 0 && g->vcpus[3]->id == 3,
+        "its vCPUs, with those of missing numbers below the highest one");
+    ok(g->vcpus[3]->first == 200 && g->vcpus[3]->last == 800, "when a vCPU was there");
+    ok(g->vcpus[1]->first == 300 && g->vcpus[1]->last == UINT64_MAX, "that one still is");
+    ok(g->vcpus[0]->first == UINT64_MAX, "and that one never was");
+    ok(owner_of(TID)->vcpu == g->vcpus[3] && !owner_of(TID)->mixed, "the thread of a vCPU");
+    ok(owner_of(TID + 1)->vcpu == g->vcpus[1], "that of one that did nothing");
+    ok(owner_of(TID + 2)->guest == g && owner_of(TID + 2)->mixed, "and one that nothing tells of");
+    ok(owner_of(0) == NULL, "and no other");
 }
 
 static const struct test threads_tests[] = {
@@ -453,4 +511,5 @@ static const struct test threads_tests[] = {
     {"moved", test_moved},
     {"forget", test_forget},
     {"entries", test_entries},
+    {"guest_option", test_guest_option},
 };

@@ -218,7 +218,7 @@ static void make_streams(size_t n)
         int fd = memfd_create("cpu", MFD_CLOEXEC);
         if (fd < 0)
             bail_out("memfd_create: %s", strerror(errno));
-        reading.streams[i] = (struct stream){.cpu = (int)i, .fd = fd, .saved = -1};
+        reading.streams[i] = (struct stream){.cpu = (int)i, .fd = fd};
         trace.polls[FIRST_STREAM + i] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
 }
@@ -435,10 +435,10 @@ static void make_live(void)
     free(reading.heap);
     make_streams(n);
     for (size_t i = 0; i < n; i++) {
-        off_t at = (off_t)recorded[i].at;
+        off_t at = (off_t)recorded[i].runs->at;
         reading.streams[i].cpu = recorded[i].cpu;
-        if (sendfile(reading.streams[i].fd, input.fd, &at, (size_t)recorded[i].left) !=
-            (ssize_t)recorded[i].left)
+        if (sendfile(reading.streams[i].fd, input.fd, &at, (size_t)recorded[i].runs->size) !=
+            (ssize_t)recorded[i].runs->size)
             bail_out("sendfile: %s", strerror(errno));
         lseek(reading.streams[i].fd, 0, SEEK_SET);
     }
