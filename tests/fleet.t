@@ -47,6 +47,20 @@ done >strange
 is "$(cat strange)" "" "each is that of an interval of the table: $(cat pmval.out), $(xargs <exits)"
 end "$kvm"
 
+# A file for node_exporter.
+
+start_guest odd -P -N -name 'guest=a\"b'
+odd=$pid
+mkdir prom
+sed "s|^kvmstat \(.*\) 10 1 |$kvmstat \1 0.5 1 |" "$here/fleet/textfile" >textfile
+bash textfile prom
+is "$?$(ls prom)" 0kvm.prom "textfile: a file"
+is "$(promtool check metrics <prom/kvm.prom 2>&1)" "" "which promtool takes"
+like "$(cat prom/kvm.prom)" "^kvm_exits_per_second\{pid=\"$web\",guest=\"web1\"\} [1-9][0-9.]*$" "and has each guest"
+is "$(grep -F "\"$odd\"" prom/kvm.prom)" 'kvm_exits_per_second{pid="'"$odd"'",guest="a\\\\\"b"} 0.0
+kvm_still{pid="'"$odd"'",guest="a\\\\\"b"} 1' "also one that has to be quoted"
+end "$odd"
+
 # The commands.
 
 PATH=$tmp/bin:$PATH
