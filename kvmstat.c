@@ -75,6 +75,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -89,6 +90,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -1566,11 +1568,20 @@ static struct guest *guest_of(int pid, uint64_t time)
     return add_guest(pid, time);
 }
 
-/* Returns whether g's guest has this name, with bytes escaped as -n shows them; NULL: none has. */
-static bool has_name(const struct guest *g, const char *name)
+/* Returns whether name is word or, as a shell's pattern, is matched by it. */
+static bool matches(const char *name, const char *word)
 {
-    char *shown = g->name == NULL || name == NULL ? NULL : escaped(g->name);
-    bool same = shown != NULL && strcmp(shown, name) == 0;
+    return strcmp(name, word) == 0 || fnmatch(word, name, FNM_NOESCAPE) == 0;
+}
+
+/*
+ * Returns whether g's guest, by its name as -n shows it, is one that word of -p means; NULL means
+ * none.
+ */
+static bool has_name(const struct guest *g, const char *word)
+{
+    char *shown = g->name == NULL || word == NULL ? NULL : escaped(g->name);
+    bool same = shown != NULL && matches(shown, word);
 
     free(shown);
     return same;
@@ -6825,6 +6836,26 @@ static size_t put_rows(
 }
 
 /*
+ * Cuts the lines of t to so many columns, as those of a terminal.  From U+1100 on, a character is
+ * taken to be two columns wide: so none that is cut is wider than that.
+ */
+static void cut_lines(struct text *t, size_t width)
+{
+    size_t kept = 0, column = 0, size;
+    uint32_t c;
+
+    for (size_t i = 0; i < t->size; i += size) {
+        size = take_character(t->s + i, &c); /* not 0: see put_name() */
+        column = c == '\n' ? 0 : column + (c < 0x1100 ? 1 : 2);
+        if (column <= width) {
+            memmove(t->s + kept, t->s + i, size);
+            kept += size;
+        }
+    }
+    t->size = kept;
+}
+
+/*
  * Prints on stderr, in one line, what was lost since the last report.  A loss that was reported
  * before, but reaches into this interval, from start on, is listed `as before'.
  */
@@ -7627,53 +7658,47 @@ enum {
     NHOSTMETRICS = FIRST_TIME - METRIC_VCPUS
 };
 
-/* A metric that kvmstat exports. */
+/* A metric that kvmstat exports.  Of a column's, only the first two are set: it is a counter. */
 struct metric {
     uint32_t item;       /* its number in PCP, which must never change or be used again */
+    const char *help;    /* the long help text: what the manual adds to the short one */
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
-    const char *name;    /* without "mmv.kvmstat."; NULL: its column's name */
-    const char *meaning; /* the short help text; NULL: its column's meaning */
-    const char *help;    /* the long help text: what the manual adds to the short one */
+    const char *name;    /* without "mmv.kvmstat." */
+    const char *meaning; /* the short help text */
 };
 
 /* All metrics.  Those of counters have the names and meanings of their columns. */
 static const struct metric all_metrics[NMETRICS] = {
-    [EXITS] = {1, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "An exit whose reason has no column counts in exits only."},
-    [HALTX] = {2, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "A guest that halts has nothing to do until an interrupt comes."},
-    [IRQX] = {3, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The host's own timer makes some on each vCPU that runs."},
-    [IRQWX] = {4, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The hypervisor asks for such an exit when an interrupt is pending that the guest cannot "
-        "take yet."},
-    [IOX] = {5, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The guest accessed a device by one of the processor's I/O ports."},
-    [MMIOX] = {6, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "An exit for memory-mapped I/O that the processor reports as a page table violation counts "
-        "in mmiox, not in eptv."},
-    [IRQS] = {7, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "Those that the hardware delivers without the hypervisor's help are not counted."},
-    [EMUL] = {8, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The hypervisor carried them out, in place of the processor."},
-    [EPTV] = {9, MMV_U64, MMV_COUNTER, MMV_COUNT, NULL, NULL,
-        "The guest touched memory that the host had not mapped yet, or had unmapped."},
-    [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name",
-        "The name is the one in the VMM's command line, else the process's."},
-    [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host",
-        "With -p, those of its processes."},
-    [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start",
-        "As long as it stays the same, the counters are exact."},
-    [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
-        "the interval of the reports", "Values are updated once an interval."},
-    [FIRST_TIME + RUN] = {14, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "run",
-        "time that the vCPU's thread ran on a CPU (-c)",
-        "What it ran before kvmstat knew the thread is not in it."},
-    [FIRST_TIME + WAIT] = {15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
-        "time that the vCPU's thread had to wait for a CPU (-c)",
-        "It could have run, but others did: the guest sees it as steal time."},
+    [EXITS] = {.item = 1, .help = "An exit whose reason has no column counts in exits only."},
+    [HALTX] = {.item = 2, .help = "A guest that halts has nothing to do until an interrupt comes."},
+    [IRQX] = {.item = 3, .help = "The host's own timer makes some on each vCPU that runs."},
+    [IRQWX] = {.item = 4,
+        .help = "The hypervisor asks for such an exit when an interrupt is pending that the guest "
+                "cannot take yet."},
+    [IOX] = {.item = 5, .help = "The guest accessed a device by one of the processor's I/O ports."},
+    [MMIOX] = {.item = 6,
+        .help = "An exit for memory-mapped I/O that the processor reports as a page table "
+                "violation counts in mmiox, not in eptv."},
+    [IRQS] = {.item = 7,
+        .help = "Those that the hardware delivers without the hypervisor's help are not counted."},
+    [EMUL] = {.item = 8, .help = "The hypervisor carried them out, in place of the processor."},
+    [EPTV] = {.item = 9,
+        .help = "The guest touched memory that the host had not mapped yet, or had unmapped."},
+    [METRIC_NAME] = {10, "The name is the one in the VMM's command line, else the process's.",
+        MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name"},
+    [METRIC_VCPUS] = {11, "With -p, those of its processes.", MMV_U64, MMV_INSTANT, MMV_COUNT,
+        "vcpus", "virtual CPUs of this host"},
+    [METRIC_LOST] = {12, "As long as it stays the same, the counters are exact.", MMV_U64,
+        MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start"},
+    [METRIC_INTERVAL] = {13, "Values are updated once an interval.", MMV_U64, MMV_DISCRETE,
+        MMV_NANOSECONDS, "interval", "the interval of the reports"},
+    [FIRST_TIME + RUN] = {14, "What it ran before kvmstat knew the thread is not in it.", MMV_U64,
+        MMV_COUNTER, MMV_NANOSECONDS, "run", "time that the vCPU's thread ran on a CPU (-c)"},
+    [FIRST_TIME + WAIT] = {15,
+        "It could have run, but others did: the guest sees it as steal time.", MMV_U64, MMV_COUNTER,
+        MMV_NANOSECONDS, "wait", "time that the vCPU's thread had to wait for a CPU (-c)"},
 };
 
 /* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
@@ -7920,9 +7945,9 @@ static void describe_metrics(struct mmv_file *f)
         strcpy(about[2].s, metric->help);
         f->metrics[i] = (struct mmv_metric){.name = offset_of(f, &about[0]),
             .item = metric->item,
-            .type = metric->type,
-            .semantic = metric->semantic,
-            .unit = metric->unit,
+            .type = column != NULL ? MMV_U64 : metric->type,
+            .semantic = column != NULL ? MMV_COUNTER : metric->semantic,
+            .unit = column != NULL ? MMV_COUNT : metric->unit,
             .indom = of_host ? -1 : MMV_SERIAL,
             .meaning = offset_of(f, &about[1]),
             .help = offset_of(f, &about[2])};
@@ -8503,7 +8528,7 @@ static _Noreturn void print_help(void)
            "  -l  print only so many rows (top ten: -k exits -l 10); with -e: of each vCPU\n"
            "  -m  also give the counters to Performance Co-Pilot, as mmv.kvmstat\n"
            "  -n  add the guests' names as the last column\n"
-           "  -p  report only these guests: process ids, or names as -n shows them\n"
+           "  -p  report only these guests: process ids, or names as of -n, or patterns\n"
            "  -r  report what -w or trace-cmd recorded in this file, to its end\n"
            "  -s  print a row for each guest, the sums of its vCPUs; -ss: one for the host\n"
            "  -T  put the time first: d as ISO 8601, u as seconds since 1970 (-r: if known)\n"
@@ -8542,23 +8567,17 @@ static void parse_interval(const char *word)
             "\": not a number of seconds from 0.01 to 1000000, with 9 decimals at most");
 }
 
-/* Returns the whole number that word is; what begins the message if it is none. */
-static uint64_t parse_whole(const char *what, const char *word)
+/* Returns the whole number from 1 to max that word is; what begins the message if it is none. */
+static uint64_t parse_whole(const char *what, const char *word, uint32_t max)
 {
     const char *s = word;
     uint64_t value;
+    char why[64];
 
-    if (!parse_digits(&s, UINT32_MAX, &value) || *s != '\0' || value == 0)
-        usage_error(what, word, "\": not a whole number from 1 to 4294967295");
+    snprintf(why, sizeof(why), "\": not a whole number from 1 to %" PRIu32, max);
+    if (!parse_digits(&s, max, &value) || *s != '\0' || value == 0)
+        usage_error(what, word, why);
     return value;
-}
-
-static void parse_kib(const char *word)
-{
-    const char *s = word;
-
-    if (!parse_digits(&s, MAX_KIB, &options.kib) || *s != '\0' || options.kib == 0)
-        usage_error("-b \"", word, "\": not a whole number of KiB from 1 to 1073741824");
 }
 
 /* Takes the comma-separated list of -p: all digits are a process, anything else a guest's name. */
@@ -8604,27 +8623,71 @@ static void check_interval(int pid)
     usage_error("interval \"", word, "\": a process id; put commas between the guests of -p");
 }
 
-/* Ends kvmstat unless all ids of -p are those of processes of this host. */
+/* Ends kvmstat with status 2 and a message: what -p gives, word, is not here, and why. */
+static _Noreturn void refuse_guest(const char *word, const char *why)
+{
+    complain("-p \"%s\": %s", escaped(word), why);
+    leave(2);
+}
+
+/*
+ * Leaves out of -p the processes that are not there; ends kvmstat if there is no other guest, or if
+ * an id is not that of a process.
+ */
 static void check_pids(void)
 {
     char word[21];
 
-    for (size_t i = 0; i < options.npids; i++) {
+    for (size_t i = 0; i < options.npids;) {
         int pid = options.pids[i];
         snprintf(word, sizeof(word), "%d", pid);
-        if (kill(pid, 0) != 0 && errno == ESRCH)
-            usage_error("-p \"", word, "\": no such process");
+        if (kill(pid, 0) != 0 && errno == ESRCH) {
+            if (options.npids + options.nguests == 1)
+                refuse_guest(word, "no such process");
+            complain("-p \"%s\": no such process (the other guests are reported)", word);
+            options.pids[i] = options.pids[--options.npids];
+            reading.lossy = true;
+            continue;
+        }
         if (pid_of(pid, now(CLOCK_MONOTONIC)) != pid)
-            usage_error("-p \"", word, "\": a thread; give its process");
+            refuse_guest(word, "a thread; give its process");
         check_interval(pid);
+        i++;
     }
 }
 
 /*
- * Has the guests reported that have the names of -p now; ends kvmstat if none has one of them.
- * Leaves a user who cannot see all guests to start_tracing(), which says so.
+ * Has the guests reported that -p names, as far as they are known, and of a recording those whose
+ * process has such a name.  Ends kvmstat, and says why, if a name is that of none.
  */
-static void check_names(void)
+static void check_names(const char *why)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        if (has_name(world.guests[i], options.list)) {
+            world.guests[i]->asked = true;
+            options.npids = options.nguests = 0; /* they are parts of its name */
+        }
+    }
+    for (size_t i = 0; i < options.nguests; i++) {
+        const char *word = options.guests[i];
+        bool known = false;
+        for (size_t j = 0; j < world.nguests; j++) {
+            bool same = has_name(world.guests[j], word);
+            world.guests[j]->asked |= same;
+            known |= same;
+        }
+        for (size_t j = 0; j < input.ncommands; j++)
+            known |= matches(input.commands[j].name, word);
+        if (!known)
+            refuse_guest(word, why);
+    }
+}
+
+/*
+ * Finds the guests of this host that -p names; ends kvmstat if there are none.  Leaves a user who
+ * cannot see all guests to start_tracing(), which says so.
+ */
+static void find_names(void)
 {
     if (options.nguests == 0 || missing_capability() != NULL)
         return;
@@ -8638,23 +8701,7 @@ static void check_names(void)
         complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
                  "names cannot be told)",
             missing->pid);
-    for (size_t i = 0; i < world.nguests; i++) {
-        if (has_name(world.guests[i], options.list)) {
-            world.guests[i]->asked = true;
-            options.npids = options.nguests = 0; /* they are parts of its name */
-        }
-    }
-    for (size_t i = 0; i < options.nguests; i++) {
-        bool known = false;
-        for (size_t j = 0; j < world.nguests; j++) {
-            bool same = has_name(world.guests[j], options.guests[i]);
-            world.guests[j]->asked |= same;
-            known |= same;
-        }
-        if (!known)
-            usage_error("-p \"", options.guests[i],
-                "\": no guest has this name (kvmstat -n 1 1 shows their names)");
-    }
+    check_names("no guest has this name (kvmstat -n 1 1 shows their names)");
 }
 
 /* Returns the table that the first size bytes of the operand of -e name. */
@@ -8694,24 +8741,21 @@ static void check_order(void)
     if (options.table == USUAL && of_keys)
         usage_error("-k \"", word, "\": only with -e");
     if (options.table == USUAL && i == COLUMN_STATE)
-        usage_error("-k \"", word, "\": no column of counts or shares");
+        usage_error("-k \"", word,
+            "\": neither exits, haltx, irqx, irqwx, iox, mmiox, irqs, emul, eptv, run% nor wait%");
     if (options.table == USUAL && i >= FIRST_SHARE && !options.shares)
         usage_error("-k \"", word, "\": only with -c");
 }
 
-/* Takes interval and count, the words after the options. */
-static void parse_operands(char **words)
+/* Takes word, the operand with number n from 0 on: interval or count. */
+static void take_operand(int n, const char *word)
 {
-    for (char **word = words; *word != NULL; word++) {
-        if (**word == '-' && !isdigit((unsigned char)(*word)[1]))
-            usage_error("\"", *word, "\": options come before the interval");
-    }
-    if (*words != NULL)
-        parse_interval(*words++);
-    if (*words != NULL)
-        options.count = parse_whole("count \"", *words++);
-    if (*words != NULL)
-        usage_error("\"", *words,
+    if (n == 0)
+        parse_interval(word);
+    else if (n == 1)
+        options.count = parse_whole("count \"", word, UINT32_MAX);
+    else
+        usage_error("\"", word,
             options.some ? "\": one operand too many; put commas between the guests of -p"
                          : "\": one operand too many");
 }
@@ -8744,22 +8788,27 @@ static void check_combinations(void)
  */
 static void parse_options(int argc, char **argv)
 {
-    int c, at;
+    int c, at, noperands = 0;
 
     opterr = 0;
-    while (at = optind, (c = getopt(argc, argv, "+:b:ce:hHjk:l:mnp:r:sT:Vw:z")) != -1) {
+    while (at = optind,
+        (c = getopt(argc, argv, "+:b:ce:hHjk:l:mnp:r:sT:Vw:z")) != -1 || argv[optind] != NULL) {
         char letter[] = {'-', (char)optopt, '\0'};
         /* optopt is `-' for --anything and -n-: then the message shows the whole word. */
         const char *word = optopt == '-' ? argv[at] : letter;
         switch (c) {
-        case 'b': parse_kib(optarg); break;
+        case -1: /* an operand, which options may follow; behind `--', all are operands */
+            for (int end = optind > at ? argc : optind + 1; optind < end; optind++)
+                take_operand(noperands++, argv[optind]);
+            break;
+        case 'b': options.kib = parse_whole("-b \"", optarg, MAX_KIB); break;
         case 'c': options.shares = true; break;
         case 'e': parse_tables(optarg); break;
         case 'h': print_help();
         case 'H': options.no_header = true; break;
         case 'j': options.json = options.no_header = true; break;
         case 'k': options.order = optarg; break;
-        case 'l': options.rows = parse_whole("-l \"", optarg); break;
+        case 'l': options.rows = parse_whole("-l \"", optarg, UINT32_MAX); break;
         case 'm': options.metrics = true; break;
         case 'n': options.names = true; break;
         case 'p': parse_guests(optarg); break;
@@ -8767,7 +8816,8 @@ static void parse_options(int argc, char **argv)
         case 's': options.sums++; break;
         case 'T':
             if (strcmp(optarg, "d") != 0 && strcmp(optarg, "u") != 0)
-                usage_error("-T \"", optarg, "\": neither d nor u");
+                usage_error("-T \"", optarg,
+                    "\": neither d (local time by ISO 8601) nor u (seconds since 1970)");
             options.stamp = *optarg;
             break;
         case 'V': print_version();
@@ -8782,7 +8832,6 @@ static void parse_options(int argc, char **argv)
             usage_error("", word, ": no such option");
         }
     }
-    parse_operands(argv + optind);
     check_combinations();
     if (options.json && options.stamp == 0)
         options.stamp = 'd';
@@ -8797,7 +8846,7 @@ static void complete_options(void)
 {
     open_procfs();
     find_clock_offset();
-    check_names();
+    find_names();
     check_pids();
     if (options.kib == 0)
         options.kib = DEFAULT_KIB;
@@ -8846,6 +8895,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     static struct row *rows;
     static unsigned under_header; /* reports since the last header */
     static bool said;             /* the last report had no row */
+    struct winsize window;
     char stamp[128];
 
     settle_exits(last ? UINT64_MAX : end);
@@ -8866,6 +8916,8 @@ static void report(uint64_t start, uint64_t end, bool last)
     said = nrows == 0;
     if (is_recorded())
         refuse_many_lines(nlines);
+    if (!options.no_header && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col != 0)
+        cut_lines(&t, window.ws_col); /* a terminal */
     write_out(&t);
     clear_counts();
 }
@@ -8958,25 +9010,6 @@ static void refuse_long_quiet(uint64_t end, uint64_t next)
 }
 
 /*
- * Ends kvmstat unless the recording has a guest of each name that -p gives.  A guest that no GUEST
- * option names has the name of its process, and may be known at its first event only.
- */
-static void check_recorded_names(void)
-{
-    for (size_t i = 0; i < options.nguests; i++) {
-        bool known = false;
-        for (size_t j = 0; j < world.nguests; j++)
-            known |= has_name(world.guests[j], options.guests[i]) ||
-                     has_name(world.guests[j], options.list);
-        for (size_t j = 0; j < input.ncommands; j++)
-            known |= strcmp(input.commands[j].name, options.guests[i]) == 0;
-        if (!known)
-            usage_error("-p \"", options.guests[i],
-                "\": no guest of the recording has this name (-n shows their names)");
-    }
-}
-
-/*
  * Reports a recording: if kvmstat made it, to the end of its last report, which it tells, else to
  * its last event.
  */
@@ -8999,7 +9032,7 @@ static void report_recording(void)
     if (whole >= 0 && !write_whole(whole))
         fail(
             "%s: %s (give -w a file that can be written)", escaped(options.write), strerror(errno));
-    check_recorded_names();
+    check_names("no guest of the recording has this name (-n shows their names)");
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
     drain(0);

@@ -15,6 +15,9 @@ start_guest none -P -v 3 -N -name guest=db
 none=$pid
 start_guest odd -P -N -name $'guest=a\tb\\'
 odd=$pid
+sleep 0 &
+gone=$!
+wait "$gone"
 
 # pids ARGS...: those of the rows that kvmstat prints
 pids() {
@@ -24,6 +27,10 @@ pids() {
 is "$(pids -p web1)" "$(printf '%s\n' "$some" "$more" | sort -n | xargs)" "-p NAME: all guests of that name"
 is "$(pids -p "db,$more")" "$(printf '%s\n' "$none" "$more" | sort -n | xargs)" "-p NAME,PID"
 is "$(pids -p 'a\x09b\\')" "$odd" "a name as -n shows it"
+is "$(pids -p 'web*')" "$(pids -p web1)" "-p PATTERN: all that it matches"
+is "$(pids -p 'a[\]x09*')" "$odd" "as -n shows them"
+is "$("$kvmstat" -H -p "$gone,$none" 0.05 1 2>"$tmp/err" | cut -f 1 | uniq) $(cat "$tmp/err")" \
+	"$none kvmstat: -p \"$gone\": no such process (the other guests are reported)" "-p of one that has ended and others"
 for name in web web11 WEB1 'guest=web1' 'a?' $'a\tb\\' 1.5 -1; do
 	"$kvmstat" -p "$name" 0.05 1 >"$tmp/out" 2>"$tmp/err"
 	is "$? $(cat "$tmp/out")" "2 " "-p with a name that no guest has: $name"

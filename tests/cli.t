@@ -9,6 +9,8 @@ usage='usage: kvmstat [-cHhjmnsVz] [-b kib]
                [-l rows] [-p guest[,guest...]] [-r file | -w file] [-T d|u]
                [interval [count]]'
 hint='kvmstat -h says what each option and column means.'
+after="$usage
+$hint"
 
 # refused WORD WHY ARGS...: status 2, one line that names WORD and WHY, the usage, a hint
 refused() {
@@ -17,8 +19,7 @@ refused() {
 	# shellcheck disable=SC2086 # a list of words
 	$traced "$kvmstat" "$@" >"$tmp/out" 2>"$tmp/err"
 	status=$?
-	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $usage
-$hint" "refused: kvmstat $*"
+	is "$status $(cat "$tmp/out")$(sed 1d "$tmp/err")" "2 $after" "refused: kvmstat $*"
 	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
 	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
 	[ -n "$traced" ] || return
@@ -33,7 +34,9 @@ refused -1 "no such option" -1
 for word in 0 1.5 x '' 4294967296 99999999999999999999; do
 	refused "\"$word\"" "not a whole number" 1 "$word"
 done
-refused '"-1"' "not a whole number" 1 -1
+refused -1 "no such option" 1 -1
+refused '"-1"' "not a whole number" 1 -- -1
+refused '"-n"' "one operand too many" -- 1 2 -n
 refused '"3"' "one operand too many" 1 2 3
 refused -x "no such option" -x
 refused --count "no such option" -n --count
@@ -42,7 +45,7 @@ refused -H- "no such option" -H- 1
 refused -b "its value is missing" -b
 refused -p "its value is missing" -H -p
 for word in 0 -1 1k '' 1073741825; do
-	refused "-b \"$word\"" "not a whole number of KiB" -b "$word"
+	refused "-b \"$word\"" "not a whole number from 1 to 1073741824" -b "$word"
 done
 for word in 0 '' 99999999999; do
 	refused "-p \"$word\"" "neither a process id nor a guest's name" -p "$word"
@@ -52,12 +55,13 @@ refused '""' "neither a process id nor a guest's name" -p "web,,db"
 for word in 0 1.5 x '' -1 4294967296; do
 	refused "-l \"$word\"" "not a whole number from 1 to 4294967295" -l "$word"
 done
-refused '"-n"' "options come before the interval" 1 -n
-refused '"--help"' "options come before the interval" 1 2 --help
+is "$("$kvmstat" 1 -V) $("$kvmstat" 1 2 --version) $("$kvmstat" 0.1 -nT u 1 -h)" \
+	"$("$kvmstat" -V) $("$kvmstat" -V) $("$kvmstat" -h)" "options may stand behind operands"
+refused -x "no such option" 1 2 -x
 sleep 0 &
 wait $!
-refused "\"$!\"" "no such process" -p "$!"
-refused '"iso"' "neither d nor u" -T iso
+after='' refused "\"$!\"" "no such process" -p "$!"
+refused '"iso"' "neither d (local time by ISO 8601) nor u (seconds since 1970)" -T iso
 refused '-r "-"' "give a file" -r -
 refused '-w "-"' "give a file" -w -
 # The kernel gives no thread's id to others while it lives.
@@ -68,7 +72,7 @@ if [ -x "$guest" ] && has_device /dev/kvm; then
 		[ -n "$thread" ]
 	}
 	until_true 5 has_thread
-	refused "\"$thread\"" "a thread; give its process" -p "$thread"
+	after='' refused "\"$thread\"" "a thread; give its process" -p "$thread"
 	end "$pid"
 else
 	skip_check "needs /dev/kvm" "refused: kvmstat -p with a guest's thread"
@@ -90,7 +94,7 @@ for word in run% wait%; do
 	refused "-k \"$word\"" "only with -c" -k $word
 done
 for word in cost pid vcpu name state '' exit; do
-	refused "-k \"$word\"" "no column of counts or shares" -ck "$word"
+	refused "-k \"$word\"" "neither exits, haltx, irqx, irqwx, iox, mmiox, irqs, emul, eptv, run% nor wait%" -ck "$word"
 done
 refused -c "not with -r" -c -r x
 refused -c "not with -e" -ce vmexit

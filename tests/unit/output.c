@@ -154,6 +154,30 @@ static void test_row_options(void)
         "-T: the time is the first column");
 }
 
+/* Lines that are cut at some widths: of 1, 2 and 3 bytes a character, the last one 2 columns wide.
+ */
+static void test_cut_lines(void)
+{
+    static const char lines[] = "ab\nabc\xc3\xa9\n\xe3\x81\x82"
+                                "d\n\n";
+    static const struct {
+        size_t width;       /* in columns */
+        const char *wanted; /* the lines then */
+    } cuts[] = {{1, "a\na\n\n\n"}, {2, "ab\nab\n\xe3\x81\x82\n\n"},
+        {3, "ab\nabc\n\xe3\x81\x82"
+            "d\n\n"},
+        {4, lines}};
+
+    for (size_t i = 0; i < SIZE(cuts); i++) {
+        struct text t = {.s = NULL};
+        put_bytes(&t, lines, strlen(lines));
+        cut_lines(&t, cuts[i].width);
+        put_bytes(&t, "", 1);
+        is_text(t.s, cuts[i].wanted, "lines cut at a terminal's width");
+        free(t.s);
+    }
+}
+
 /* Rows of three guests, whose vCPUs have these exits: 5, 0; 9, 5; 0. */
 static void add_guests(void)
 {
@@ -365,6 +389,7 @@ static void test_wide_rows(void)
 }
 
 static const struct test output_tests[] = {
+    {"cut_lines", test_cut_lines},
     {"empty_text", test_empty_text},
     {"json", test_json},
     {"key_sums", test_key_sums},
