@@ -98,7 +98,6 @@ for word in cost pid vcpu name state '' exit; do
 done
 refused -c "not with -r" -c -r x
 refused -c "not with -e" -ce vmexit
-refused -w "not with -r" -w y -r x
 refused -r "its value is missing" -r
 refused 'a\x1b[31m' "not a number of seconds" $'a\e[31m'
 
