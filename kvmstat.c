@@ -502,7 +502,7 @@ static bool is_recorded(void)
 static volatile sig_atomic_t signalled;
 
 /* The signals that ask kvmstat to end; SIGALRM comes from on_signal(). */
-static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM};
+static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGXCPU, SIGALRM};
 enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
 /* Blocks the signals in endings, or unblocks them.  Sets *old to the signal mask before. */
@@ -5960,7 +5960,7 @@ struct checkpoint {
 /* Returns at, or the next multiple of a sub-buffer's size. */
 static uint64_t round_up(uint64_t at)
 {
-    return at + -at % reading.page.size;
+    return (at + reading.page.size - 1) / reading.page.size * reading.page.size;
 }
 
 /* Sets p->is and p->end from the checkpoint at p->at.  Returns false if there is no whole one. */

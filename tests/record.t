@@ -51,7 +51,7 @@ like "$(cat "$tmp/options")" "$(uname -r)" "and the host's kernel"
 # However it ends, the recording is complete, and nothing else is left.
 mkdir "$tmp/dir"
 end "$busy"
-for signal in INT TERM HUP QUIT ALRM; do
+for signal in INT TERM HUP QUIT ALRM USR1 XCPU; do
 	start_guest "few$signal" -d -w -v 2 -n 3 -l om
 	few=$pid few_in=$hold
 	start_kvmstat "ended$signal" -w "$tmp/dir/$signal.dat" 60
@@ -73,35 +73,90 @@ steady=$pid
 is "$("$kvmstat" -H -r "$tmp/dir/pipe.dat" | wc -l)" 3 "the reader of stdout goes: a recording is there"
 "$kvmstat" -w "$tmp/dir/stdout.dat" 0.1 >/dev/full 2>/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/dir/stdout.dat" | wc -l)" 13 "stdout is full: a recording is there"
-start_kvmstat killed -w "$tmp/dir/KILL.dat" 60
-sleep 0.2
-end "$pid" KILL
-{
-	strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:signal=KILL \
-		"$kvmstat" -w "$tmp/dir/copied.dat" 0.3 1 >/dev/null
-} 2>/dev/null
-is $? 137 "-w, killed while it puts the recording together"
-is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat pipe.dat stdout.dat" \
-	"SIGKILL leaves no file, and nothing else was left by the others"
+is "$(ls -A "$tmp/dir" | xargs)" "ALRM.dat HUP.dat INT.dat QUIT.dat TERM.dat USR1.dat XCPU.dat pipe.dat stdout.dat" \
+	"nothing else is left"
 is "$(stat -c %a "$tmp/dir/INT.dat")" 600 "others can neither read nor write a recording"
-install -m 640 /dev/null "$tmp/dir/group.dat"
-(umask 077 && "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 >/dev/null)
-is "$(stat -c %a "$tmp/dir/group.dat")$("$kvmstat" -H -r "$tmp/dir/group.dat" | wc -l)" 6403 \
-	"unless it takes the place of one's own file that they can"
-install -m 666 -o nobody /dev/null "$tmp/dir/theirs.dat"
-"$kvmstat" -w "$tmp/dir/theirs.dat" 0.1 1 >/dev/null
-is "$(stat -c %U:%a "$tmp/dir/theirs.dat")" root:600 "not of another's"
 
-# It is on the disk before it gets its name; where that fails, the one before stays.
-echo older >"$tmp/dir/group.dat"
-strace -qq -e signal=none -e trace=fsync,/renameat -o "$tmp/trace" "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 >/dev/null
-is "$(sed 's/(.*) *= /:/' "$tmp/trace" | xargs)" "fsync:0 renameat:0" "fsync() comes before rename()"
-echo older >"$tmp/dir/group.dat"
+# cut_off NAME: that -r of what was recorded to $tmp/NAME.dat says that it was cut, has status 3, and
+# the rows of the live report in $tmp/NAME.out
+cut_off() {
+	"$kvmstat" -H -T u -r "$tmp/$1.dat" 0.25 >"$tmp/again" 2>"$tmp/err"
+	is "$? $(sed 's/ [^ ]*$//' "$tmp/err")" \
+		"3 kvmstat: $tmp/$1.dat: it was cut, or is still being made: this is what it has up to" "one line says so, status 3"
+	same_rows 2 4 "$(head -n "$(wc -l <"$tmp/$1.out")" "$tmp/again")" "$(cat "$tmp/$1.out")" "and all that was reported is there"
+}
+# reported NAME: that ten more lines were reported
+reported() {
+	[ "$(wc -l <"$tmp/$1.out")" -ge $(($(cat "$tmp/$1.lines") + 10)) ]
+}
+
+# SIGKILL leaves all that was reported; so does each moment before.
+start_kvmstat killed -H -T u -w "$tmp/killed.dat" 0.25
+kvm=$pid
+echo 0 >"$tmp/killed.lines"
+until_true 10 reported killed
+"$kvmstat" -H -r "$tmp/killed.dat" >"$tmp/out" 2>"$tmp/err"
+is "$?$(grep -c 'still being made' "$tmp/err")$(wc -l <"$tmp/out")" 313 "-r of a recording that is being made: what it has"
+wc -l <"$tmp/killed.out" >"$tmp/killed.lines"
+until_true 10 reported killed
+end "$kvm" KILL
+cut_off killed
+"$kvmstat" -H -r "$tmp/killed.dat" -w "$tmp/whole.dat" >"$tmp/out" 2>/dev/null
+is "$?$("$kvmstat" -H -r "$tmp/whole.dat")" "3$(cat "$tmp/out")" "-r of it with -w makes a whole one"
+is "$(events "$tmp/whole.dat" | grep -c kvm_)$(trace-cmd report -i "$tmp/whole.dat" 2>&1 >/dev/null)" \
+	"$(events "$tmp/whole.dat" | wc -l)" "which trace-cmd reads"
+"$kvmstat" -r "$tmp/killed.dat" -w "$tmp/whole.dat" >/dev/null 2>"$tmp/err"
+is "$?$(cat "$tmp/err")" "1kvmstat: $tmp/whole.dat: File exists (give -w a new file)" "but none in place of another file"
+# Cut within what was written last, as by a power cut: the report before is there.
+size=$(stat -c %s "$tmp/killed.dat")
+for less in 1 4096 8192 20000; do
+	head -c $((size - less)) "$tmp/killed.dat" >"$tmp/less.dat"
+	"$kvmstat" -H -T u -r "$tmp/less.dat" 0.25 >"$tmp/out" 2>"$tmp/err"
+	is "$?$(grep -c 'it was cut' "$tmp/err")" 31 "$less bytes less are reported, too"
+	[ "$(wc -l <"$tmp/out")" -gt 10 ]
+	is "$?$(diff <(head -n 10 "$tmp/out") <(head -n 10 "$tmp/again"))" 0 "with what came before"
+done
+perl -0777 -pe 'my $at = rindex($_, "kvmstat\n"); substr($_, $at - 4096, 4096) = "\0" x 4096' \
+	"$tmp/killed.dat" >"$tmp/holes.dat"
+"$kvmstat" -H -r "$tmp/holes.dat" >"$tmp/out" 2>"$tmp/err"
+is "$?$(grep -c 'it was cut' "$tmp/err")$(wc -l <"$tmp/out")" 313 "and so is one in which events did not get to the disk"
+strace -qq -o /dev/null -e trace=copy_file_range -e inject=copy_file_range:signal=KILL \
+	"$kvmstat" -H -T u -w "$tmp/copied.dat" 0.25 8 >"$tmp/copied.out" 2>/dev/null
+is $? 137 "-w, killed while it makes the whole file"
+cut_off copied
+rm "$tmp"/.kvmstat.*
+install -m 640 /dev/null "$tmp/dir/group.dat"
+"$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 >/dev/null
+is "$(stat -c %a "$tmp/dir/group.dat")$("$kvmstat" -H -r "$tmp/dir/group.dat" | wc -l)" 6003 \
+	"also in place of a file that they could read"
+
+# It is put on the disk: once a second, and before it gets its name in the end.
+strace -qq -e signal=none -e trace=io_submit,fsync,/renameat -o "$tmp/trace" "$kvmstat" -w "$tmp/dir/group.dat" 0.1 35 >/dev/null
+is "$(sed 's/(.*) *= /:/' "$tmp/trace" | uniq | xargs)" "io_submit:1 renameat:0 io_submit:1 fsync:0 renameat:0" \
+	"it is put on the disk while it is made, and fsync() comes before rename()"
+[ "$(grep -c io_submit "$tmp/trace")" -le 6 ]
+ok $? "once a second, not at each report"
 strace -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO "$kvmstat" -w "$tmp/dir/group.dat" 0.1 1 \
 	>/dev/null 2>"$tmp/err"
-is "$? $(cat "$tmp/err" "$tmp/dir/group.dat")" "1 kvmstat: $tmp/dir/group.dat: Input/output error \
-(nothing is recorded; give -w a file that can be written)
-older" "fsync() fails: an error, and the one before"
+like "$? $(cat "$tmp/err")" "^3 kvmstat: $tmp/dir/group.dat: Input/output error .recorded, for kvmstat -r" \
+	"fsync() fails in the end: one line, status 3"
+is "$("$kvmstat" -H -r "$tmp/dir/group.dat" 2>/dev/null | wc -l)" 3 "and -r has it all"
+strace -qq -o /dev/null -e trace=io_setup,fdatasync -e inject=io_setup:error=ENOSYS -e inject=fdatasync:error=EIO:when=2+ \
+	"$kvmstat" -H -w "$tmp/dir/group.dat" 0.5 8 >"$tmp/out" 2>"$tmp/err"
+like "$?$(wc -l <"$tmp/out") $(cat "$tmp/err")" "^324 kvmstat: $tmp/dir/group.dat: Input/output error .recorded up to [^ ]*; the reports go on" \
+	"the disk fails: the recording ends, the reports go on"
+
+# Several tables: -r reports each of them, and the usual one.
+"$kvmstat" -H -e vmexit,ioport -w "$tmp/tables.dat" 1 2 >"$tmp/out"
+for table in vmexit ioport; do
+	is "$("$kvmstat" -H -e $table -r "$tmp/tables.dat" | cut -f 1,2 | sort -u | wc -l)" 3 "-w -e vmexit,ioport: $table"
+done
+like "$(cut -f 3 "$tmp/out" | sort -u | xargs)" "^[^0]*$" "and the first one is reported"
+"$kvmstat" -H -e all -w "$tmp/all.dat" 1 2 >"$tmp/out"
+is "$(sums "$tmp/out")" "$("$kvmstat" -H -r "$tmp/all.dat" | sort -n -k1,1 -k2,2)" "-w -e all reports the usual table, and records it"
+for table in vmexit mmio ioport msr cpuid hypercall; do
+	is "$("$kvmstat" -H -e $table -r "$tmp/all.dat" | cut -f 1,2 | sort -u | wc -l)" 3 "and has $table"
+done
 
 # A quiet host makes a small recording: not a sub-buffer for each event.
 end "$steady"
@@ -129,27 +184,21 @@ chmod 755 "$tmp/private"
 ln -s "$tmp/precious" "$tmp/open/link"
 ln -s nowhere "$tmp/open/dangling"
 ln -s "$tmp/private" "$tmp/open/parent"
-ln -s "$tmp/private/linked.dat" "$tmp/private/link"
 mkfifo "$tmp/private/fifo"
 mknod "$tmp/private/null" c 1 3
-others='a symbolic link that others can make (give its target)'
-refused "a link in a directory that others can write to" "$others" "$tmp/open/link"
-refused "one to nothing" "$others" "$tmp/open/dangling"
-refused "one on the way" "$others" "$tmp/open/parent/x.dat"
-is "$(cat "$tmp/precious")" precious "what a link led to is as it was"
+chmod 755 "$tmp"
 not_regular='not a regular file (give -w another name)'
+refused "a link" "$not_regular" "$tmp/open/link"
+refused "one to nothing" "$not_regular" "$tmp/open/dangling"
+is "$(cat "$tmp/precious")" precious "what a link led to is as it was"
 refused "a FIFO" "$not_regular" "$tmp/private/fifo"
 refused "a device" "$not_regular" "$tmp/private/null"
 refused "a directory" "$not_regular" "$tmp/private/dir"
-refused "a directory that is not there yet" "$not_regular" "$tmp/private/new/"
-refused "a file with a slash behind" "$not_regular" "$tmp/precious/"
+refused "a directory" "$not_regular" "$tmp/private/"
 refused "a directory that is not there" \
 	"No such file or directory (nothing is recorded; give -w a file that can be written)" "$tmp/no/x.dat"
 is "$(ls -A "$tmp/open" "$tmp/private" | xargs)" \
-	"$tmp/open: dangling link parent $tmp/private: dir fifo link null" "and left nothing there"
-"$kvmstat" -w "$tmp/private/link" 0.1 1 >/dev/null
-is "$?$(readlink "$tmp/private/link")" "0$tmp/private/linked.dat" "a link in a private directory stays"
-is "$("$kvmstat" -H -r "$tmp/private/linked.dat" | wc -l)" 3 "and the recording is where it leads"
+	"$tmp/open: dangling link parent $tmp/private: dir fifo null" "and left nothing there"
 (cd "$tmp/private/dir" && "$kvmstat" -w ../over.dat 0.1 1 && "$kvmstat" -w ./..//over.dat 0.1 1) >/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/private/over.dat" | wc -l)" 03 "a recording takes an older one's place"
 longest=$tmp/private/dir/$(printf 'x%.0s' {1..255})
@@ -157,65 +206,46 @@ longest=$tmp/private/dir/$(printf 'x%.0s' {1..255})
 is "$?$("$kvmstat" -H -r "$longest" | wc -l)" 03 "a name of 255 bytes"
 refused "a longer one" "File name too long (nothing is recorded; give -w a file that can be written)" "${longest}x"
 
-# Who can write to its directory cannot take its names before, or put a file in its place.
-chmod 755 "$tmp"
-mkdir -m 777 "$tmp/shared"
-start_kvmstat taken -w "$tmp/shared/taken.dat" 0.2 5
-for i in {0..99}; do : >"$tmp/shared/.kvmstat.$pid.$i"; done
-wait "$pid"
-is "$?$("$kvmstat" -H -r "$tmp/shared/taken.dat" | wc -l)" 03 "-w in a directory with files called .kvmstat.PID.N"
-cat >"$tmp/swap" <<-'END'
-	cd "$1" && rm -f .kvmstat.* && echo ready
-	while sleep 0.01; do
-	    for name in .kvmstat.*; do
-	        [ -e "$name" ] && mv "$name" stolen && echo mine >"$name" && echo swapped
-	    done
-	done
-END
-chown nobody "$tmp/shared"
-start swap setpriv --reuid nobody --regid nogroup --clear-groups bash "$tmp/swap" "$tmp/shared"
-swap=$pid
-until_true 5 grep -q ready "$tmp/swap.out"
-strace -qq -o /dev/null -e trace=linkat -e inject=linkat:delay_exit=500000 \
-	"$kvmstat" -w "$tmp/shared/swapped.dat" 0.2 1 >/dev/null 2>"$tmp/err"
-is "$?$(cat "$tmp/err")" 0 "-w where somebody swaps files"
-end "$swap"
-is "$(grep -c swapped "$tmp/swap.out")$("$kvmstat" -H -r "$tmp/shared/swapped.dat" | wc -l)" 13 \
-	"who did it, but not in time"
-
-# A full disk: while recording, and when the recording is put together.
+# A full disk ends the recording, not the report.
 mkdir "$tmp/disk"
 mount -t tmpfs -o size=1024k nodev "$tmp/disk"
-full='No space left on device (nothing is recorded; give -w a place with more room)'
 
-# fails WHAT LINE ROWS COMMAND...: that it ends so, with at least so many rows, and leaves an older recording
-fails() {
-	local what=$1 line=$2 rows=$3
+# ends WHAT WHY FILE COMMAND...: that its recording ends so, with a line and status 3; that the reports go on,
+# and that -r has what was recorded up to then
+ends() {
+	local what=$1 why=$2 file=$3
 	shift 3
-	echo older >"$tmp/disk/x.dat"
 	"$@" >"$tmp/out" 2>"$tmp/err"
-	is "$? $(cat "$tmp/err")" "1 kvmstat: $tmp/disk/x.dat: $line" "$what: status 1, and one error"
-	[ "$(wc -l <"$tmp/out")" -ge "$rows" ]
-	ok $? "and what was reported before is there"
-	is "$(cat "$tmp/disk/x.dat")$(ls -A "$tmp/disk")" olderx.dat "and an older recording, and nothing else"
+	like "$? $(cat "$tmp/err")" "^3 kvmstat: $file: $why .recorded up to [^ ]*; the reports go on; give -w a place with more room" \
+		"$what: one line, status 3"
+	is "$(wc -l <"$tmp/err") $(cut -f 1 "$tmp/out" | sort -u | wc -l)" "1 60" "and all reports"
+	"$kvmstat" -H -T u -r "$file" 0.1 >"$tmp/again" 2>"$tmp/err"
+	is "$?$(cat "$tmp/err")" 0 "and a whole recording"
+	events "$file" | grep -q kvm_
+	ok $? "which trace-cmd reads, too"
+	same_rows 2 4 "$(sed '$d' "$tmp/again" | head -n 30)" "$(head -n 30 "$tmp/out")" "with the rows up to then"
 }
-record=("$kvmstat" -H -w "$tmp/disk/x.dat" 0.05)
-fails "a full disk" "$full" 3 "${record[@]}" 600
-fails "a full disk in the end" "$full" 6 \
-	strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:error=ENOSPC "${record[@]}" 2
+record=("$kvmstat" -H -T u -e all -w)
+ends "a full disk" 'No space left on device' "$tmp/disk/x.dat" "${record[@]}" "$tmp/disk/x.dat" 0.1 60
+is "$(ls -A "$tmp/disk")" x.dat "and nothing else"
 rm "$tmp/disk/x.dat"
-strace -qq -o /dev/null -e trace=sendfile -e inject=sendfile:error=ENOSPC "${record[@]}" 2 >/dev/null 2>"$tmp/err"
-is "$? $(cat "$tmp/err")$(ls -A "$tmp/disk")" "1 kvmstat: $tmp/disk/x.dat: $full" "the same where there was no recording before"
-fails "no right to the name" "Permission denied (nothing is recorded; give -w a file that can be written)" 6 \
-	strace -qq -o /dev/null -e trace=/renameat -e inject=/renameat:error=EACCES "${record[@]}" 2
-(ulimit -f 256 && "$kvmstat" -w "$tmp/large.dat" 0.5 20 >/dev/null 2>"$tmp/err")
-is "$? $(cat "$tmp/err")" "1 kvmstat: $tmp/large.dat: File too large (nothing is recorded; give -w a place \
-with more room)" "the same for a limit of file sizes"
+(ulimit -f 1000 && ends "a limit of file sizes" 'File too large' "$tmp/large.dat" "${record[@]}" "$tmp/large.dat" 0.1 60
+	echo "$tests $failed" >"$tmp/counted")
+read -r tests failed <"$tmp/counted"
+strace -qq -o /dev/null -e trace=copy_file_range -e inject=copy_file_range:error=ENOSPC \
+	"$kvmstat" -H -w "$tmp/disk/x.dat" 0.1 2 >/dev/null 2>"$tmp/err"
+like "$? $(cat "$tmp/err")" "^3 kvmstat: $tmp/disk/x.dat: No space left on device .recorded, for kvmstat -r" \
+	"no room at all for the whole file: one line, status 3"
+is "$(ls -A "$tmp/disk")$("$kvmstat" -H -r "$tmp/disk/x.dat" 2>/dev/null | wc -l)" x.dat3 "the recording is there for -r, and nothing else"
+strace -qq -o /dev/null -e trace=/renameat -e inject=/renameat:error=EACCES:when=1 \
+	"$kvmstat" -H -w "$tmp/disk/y.dat" 0.1 2 >/dev/null 2>"$tmp/err"
+is "$? $(cat "$tmp/err")$(ls -A "$tmp/disk")" "1 kvmstat: $tmp/disk/y.dat: Permission denied \
+(nothing is recorded; give -w a file that can be written)x.dat" "no right to the name: status 1, and nothing is left"
 # It needs the room of the recording, not twice that.
 mount -o remount,size=64m "$tmp/disk"
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
 mount -o remount,size=$(($(stat -c %s "$tmp/disk/a.dat") / 1024 * 7 / 5))k "$tmp/disk"
-rm "$tmp/disk/a.dat"
+rm "$tmp/disk"/*
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/disk/a.dat" | wc -l)" 03 "it needs little more room than the recording has"
 umount "$tmp/disk"

@@ -459,6 +459,22 @@ static void choose_options(const uint8_t *choice)
     options.some = true;
 }
 
+/* Makes the checksums of a journal right in file, where an input has changed what they are of. */
+static void set_checksums(const uint8_t *data, size_t size)
+{
+    const uint8_t *s = data;
+
+    while ((s = memmem(s, (size_t)(data + size - s), checkpoint_magic, 8)) != NULL) {
+        size_t left = (size_t)(data + size - s);
+        uint64_t body = left < CHECKPOINT_SIZE ? UINT64_MAX : load(s + 8 + 8 * SIZE, 8);
+        if (body <= left - CHECKPOINT_SIZE && left >= CHECKPOINT_SIZE) {
+            uint64_t sum = checksum(0, s + SUMMED_FROM, CHECKPOINT_SIZE - SUMMED_FROM + body);
+            must(pwrite(file, &sum, 8, s - data + 8 + 8 * SUM) == 8);
+        }
+        s += 8;
+    }
+}
+
 /* Choices, then a recording. */
 static void fuzz_recording(const uint8_t *data, size_t size)
 {
@@ -470,6 +486,7 @@ static void fuzz_recording(const uint8_t *data, size_t size)
     data += CHOICES;
     size -= CHOICES;
     must(ftruncate(file, 0) == 0 && pwrite(file, data, size, 0) == (ssize_t)size);
+    set_checksums(data, size);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
     options.read = path;
     source = &recorded_host;
