@@ -41,7 +41,7 @@ pmval -h "$pmcd" -t 1 -s 5 -i "$web/0" -w 12 mmv.kvmstat.exits 2>&1 | sed '1,/^ 
 like "$(cat pmval.out)" '^([0-9.]+ ?){5}$' "pmval: five rates"
 awk -F'\t' -v pid="$web" '$1 == pid && $2 == 0 { print $3 }' rates.out >exits
 for rate in $(cat pmval.out); do
-	awk -v rate="$rate" 'rate > 0 && rate / $1 > 0.97 && rate / $1 < 1.03 { found = 1 } END { exit !found }' exits ||
+	awk -v rate="$rate" 'rate > 0 && rate > 0.97 * $1 && rate < 1.03 * $1 { found = 1 } END { exit !found }' exits ||
 		echo "$rate"
 done >strange
 is "$(cat strange)" "" "each is that of an interval of the table: $(cat pmval.out), $(xargs <exits)"

@@ -164,7 +164,7 @@ examples() {
 		taking {
 			sub(/^ +/, "")
 			line = line (line == "" ? "" : " ") $0
-			if (!/\|$/) {
+			if (!/(\||; do)$/) {
 				print line
 				line = ""
 				taking = 0
