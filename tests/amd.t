@@ -12,8 +12,8 @@ cd "$tmp/results" || exit 1
 but_late ./*/err*
 ok $status "the machine ran to its end, within ten minutes"
 [ $status -eq 0 ] || {
-	note "$(cat "$tmp/qemu.err")"
-	note "$(tail -n 20 "$tmp/console")"
+	why "$(cat "$tmp/qemu.err")"
+	why "$(tail -n 20 "$tmp/console")"
 	done_testing
 }
 seconds() {

@@ -25,7 +25,7 @@ start_attack() {
 attack_is_ready() {
 	until_true 60 grep -qs '^ready' "$tmp/attack.out"
 	ok $? "$1: in place: $(head -n 1 "$tmp/attack.out" | cut -d ' ' -f 2-)"
-	grep -q '^ready' "$tmp/attack.out" || note "$(cat "$tmp/attack.err")"
+	grep -q '^ready' "$tmp/attack.out" || why "$(cat "$tmp/attack.err")"
 }
 
 gone() {
@@ -39,7 +39,7 @@ last_report() {
 
 # reports NAME N: whether it has as many with root's guest
 reports() {
-	[ "$(grep -sc "	$root	0	" "$tmp/$1.out" || true)" -ge "$2" ]
+	[ "$(cat "$tmp/$1.out" 2>/dev/null | grep -c "	$root	0	")" -ge "$2" ]
 }
 
 # start_root WHAT: a guest of root's, of known exits in three seconds, that waits for a line; sets

@@ -5,7 +5,8 @@
 live_host
 . "$here/helpers/pcp.sh"
 has_pcp
-needs col curl mandoc pmrep prometheus strace systemd-analyze
+needs apt-get col curl dpkg-deb mandoc pmrep strace systemd-analyze
+has_prometheus
 alone
 own_name
 cd "$tmp" || exit 1
@@ -198,7 +199,7 @@ chown root "$PCP_TMP_DIR" "$mmv"
 # All of its processes are killed: what systemd runs then
 start_kvmstat group -m 0.5
 pkill -KILL -x "$name"
-wait "$pid"
+wait "$pid" 2>/dev/null # and no word of the shell's
 is "$(ours)" "kvmstat.$pid" "all of the service killed: the instance is left"
 sh -c "$(setting ExecStopPost | sed "s/^-//; s|$tmp/bin/kvmstat|$kvmstat|")" >out 2>&1
 is "$?$(ours)" 0 "ExecStopPost removes it"

@@ -90,9 +90,10 @@ done_testing() {
 	exit $((failed != 0))
 }
 
-# until_true SECONDS COMMAND...: tries COMMAND until it succeeds
+# until_true SECONDS COMMAND...: tries COMMAND until it succeeds; a machine may be ten times slower
+# than one on which that should take no more than SECONDS
 until_true() {
-	local tries=$(($1 * 50))
+	local tries=$(($1 * 500))
 	shift
 	until "$@"; do
 		[ $((tries -= 1)) -gt 0 ] || return 1

@@ -38,9 +38,9 @@ is_refused() {
 	[ "$status" -eq 1 ] && [ -z "$out" ] && [ "$(wc -l <"$tmp/err")" -eq 1 ] && grep -Eq "^kvmstat: .*($1)" "$tmp/err"
 }
 said() {
-	note "status $status"
-	note "$out"
-	note "$err"
+	why "status $status"
+	why "$out"
+	why "$err"
 }
 
 # right_in WHAT COMMAND...; refused_in REGEX WHAT COMMAND...; true_in REGEX WHAT COMMAND...:

@@ -53,3 +53,15 @@ start_pmproxy() {
 		-i 127.0.0.1 -p "$pmproxy_port" -s "$PCP_RUN_DIR/pmproxy.socket" -U root -l "$tmp/pmproxy.log"
 	until_true 10 curl -so /dev/null "http://127.0.0.1:$pmproxy_port/metrics"
 }
+
+# has_prometheus: it is here, or unpacked from Debian's package.  That depends on 13 others, of 300 MB,
+# for its pages in a browser: it is not installed.
+has_prometheus() {
+	local own=$here/build/prometheus
+	PATH=$PATH:$own/usr/bin
+	missing prometheus promtool >/dev/null || return 0
+	(mkdir -p "$own.new" && cd "$own.new" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb . &&
+		mv "$own.new" "$own") >"$tmp/fetch" 2>&1 && return
+	why "$(cat "$tmp/fetch")"
+	skip_all "needs the package prometheus, which could not be downloaded (apt-get update?)"
+}
