@@ -6917,18 +6917,18 @@ static void report_doubts(void)
 
 /* The recording that is made (-w). */
 static struct {
-    char *name;          /* its path, escaped for printing */
-    int dir;             /* its directory */
-    const char *file;    /* its name in that directory */
-    int fd;              /* the journal; -1: there is none yet, or no more */
-    bool failed;         /* nothing more can be written to it */
-    uint64_t at;         /* bytes that were written to it */
-    uint64_t last;       /* offset of its last checkpoint */
-    uint64_t end;        /* offset behind that */
-    uint64_t until;      /* time of that */
-    uint64_t synced;     /* bytes of it that are on the disk */
-    uint64_t syncing;    /* bytes that the kernel is putting there; 0: it is not doing so */
-    uint64_t sync_at;    /* when it may do so again, by CLOCK_MONOTONIC */
+    char *name;       /* its path, escaped for printing */
+    int dir;          /* its directory */
+    const char *file; /* its name in that directory */
+    int fd;           /* the journal; -1: there is none yet, or no more */
+    bool failed;      /* nothing more can be written to it */
+    uint64_t at;      /* bytes that were written to it */
+    uint64_t last;    /* offset of its last checkpoint */
+    uint64_t end;     /* offset behind that */
+    uint64_t until;   /* time of that */
+    uint64_t synced;  /* bytes of it that are on the disk */
+    uint64_t syncing; /* bytes that the kernel is putting there; 0: it is not doing so */
+    uint64_t sync_at; /* when it may do so, or one come before a report, again; CLOCK_MONOTONIC */
     unsigned long queue; /* the kernel's queue for that, of io_setup(2); 0: none */
     uint64_t formats;    /* bytes of the journal's header */
     uint64_t freed;      /* all sub-buffers before this offset were freed for want of room */
@@ -6971,6 +6971,7 @@ static void give_up_output(void)
 
     output.failed = true;
     if (output.last == 0) {
+        output.fd = -1;
         remove_unnamed();
         fail("%s: %s (nothing is recorded; give -w %s)", output.name, why, remedy);
     }
@@ -7312,14 +7313,16 @@ static void sync_journal(void)
     struct timespec none = {0};
     uint64_t t = now(CLOCK_MONOTONIC);
 
+    if (t < output.sync_at)
+        return;
+    output.sync_at = t + NSEC / 10 * 9; /* not less: then each report of a second has its turn */
     if (output.syncing != 0) {
         if (syscall(SYS_io_getevents, output.queue, 0L, 1L, done, &none) != 1)
             return;
         check_sync((int64_t)done[2]);
     }
-    if (output.failed || t < output.sync_at)
+    if (output.failed)
         return;
-    output.sync_at = t + NSEC / 10 * 9; /* not less: then each report of a second has its turn */
     output.syncing = output.at;
     if (output.queue == 0 && syscall(SYS_io_setup, 1L, &output.queue) != 0)
         output.queue = 0;
