@@ -7437,13 +7437,13 @@ static void put_whole_header(
     }
     snprintf(text, sizeof(text), "%s%s%" PRIu64 " to %" PRIu64 " ns", before, reports_from,
         p.is[FROM], p.is[UNTIL]);
-    put_option(&opts, OPTION_VERSION, text, strlen(text) + 1);
-    snprintf(text, sizeof(text), "0x%" PRIx64, p.is[TO_EPOCH] / 1000);
-    put_option(&opts, OPTION_DATE, text, strlen(text) + 1);
     append_part(&opts, p.is[GUESTS]);
     put_sized(t, &commands);
     put_number(t, ncpus, 4);
     put_bytes(t, "options  ", 10);
+    put_option(t, OPTION_VERSION, text, strlen(text) + 1); /* before guests: see take_guest() */
+    snprintf(text, sizeof(text), "0x%" PRIx64, p.is[TO_EPOCH] / 1000);
+    put_option(t, OPTION_DATE, text, strlen(text) + 1);
     put_bytes(t, opts.s, opts.size);
     put_bytes(t, "flyrecord", 10);
     uint64_t at = round_up(t->size + 16 * ncpus + 8 + sizeof(clock));

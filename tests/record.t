@@ -103,8 +103,8 @@ end "$kvm" KILL
 cut_off killed
 "$kvmstat" -H -r "$tmp/killed.dat" -w "$tmp/whole.dat" >"$tmp/out" 2>/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/whole.dat")" "3$(cat "$tmp/out")" "-r of it with -w makes a whole one"
-is "$(events "$tmp/whole.dat" | grep -c kvm_)$(trace-cmd report -i "$tmp/whole.dat" 2>&1 >/dev/null)" \
-	"$(events "$tmp/whole.dat" | wc -l)" "which trace-cmd reads"
+[ "$(events "$tmp/whole.dat" | grep -c ': kvm_')" -gt 10 ]
+is "$?$(trace-cmd report -i "$tmp/whole.dat" 2>&1 >/dev/null)" 0 "which trace-cmd reads"
 "$kvmstat" -r "$tmp/killed.dat" -w "$tmp/whole.dat" >/dev/null 2>"$tmp/err"
 is "$?$(cat "$tmp/err")" "1kvmstat: $tmp/whole.dat: File exists (give -w a new file)" "but none in place of another file"
 # Cut within what was written last, as by a power cut: the report before is there.
