@@ -519,7 +519,7 @@ static void block_signals(bool block, sigset_t *old)
 /*
  * Writes the size bytes at s to fd, waiting for the reader; with one write() unless the kernel
  * takes fewer bytes.  Only a signal that ends kvmstat stops it: if one comes just before write(),
- * on_signal() has another one follow.  Returns 0, also if a signal stopped it, or an errno.
+ * on_signal() has another one follow.  Returns 0 or an errno: EINTR if a signal stopped it.
  */
 static int write_patiently(int fd, const char *s, size_t size)
 {
@@ -538,7 +538,7 @@ static int write_patiently(int fd, const char *s, size_t size)
             error = errno;
     } while (done < size && error == 0 && signalled == 0);
     sigprocmask(SIG_SETMASK, &before, NULL);
-    return error;
+    return error == 0 && done < size ? EINTR : error;
 }
 
 /* Prints a message to stderr, as one line that begins with "kvmstat: ". */
@@ -3559,10 +3559,10 @@ static void mend_instance(void)
 }
 
 /*
- * Ends kvmstat if the kvm module was unloaded: then its events are gone or, if it was loaded again,
+ * Returns whether the kvm module was unloaded: then its events are gone or, if it was loaded again,
  * are new ones, which are not enabled.
  */
-static void check_module(void)
+static bool is_unloaded(void)
 {
     char path[64], on[8] = "";
 
@@ -3572,11 +3572,9 @@ static void check_module(void)
             errno == ENOENT)
             *on = '0';
     }
-    if (*on == '0') {
+    if (*on == '0')
         note_changes(); /* somebody may just have disabled the event instead */
-        if (!trace.changed)
-            fail("kvm: unloaded (load it, and start kvmstat anew)");
-    }
+    return *on == '0' && !trace.changed;
 }
 
 /*
@@ -3587,7 +3585,6 @@ static void check_module(void)
 static bool report_changes(uint64_t start)
 {
     mend_instance();
-    check_module();
     if (trace.ntouched != 0)
         complain("%.*s: changed or read by another program (set right again; the counts of this "
                  "report are too low)",
@@ -6511,12 +6508,12 @@ static void clear_counts(void)
     clear_tally(&host_sums.tally);
 }
 
-/* Writes t to stdout.  Ends kvmstat if that fails, its reader is gone, or a signal asks for it. */
+/* Writes t to stdout.  Ends kvmstat if that fails, its reader is gone, or a signal stops it. */
 static void write_out(const struct text *t)
 {
     int error = t->size == 0 ? 0 : write_patiently(STDOUT_FILENO, t->s, t->size);
 
-    if (signalled != 0)
+    if (error == EINTR)
         leave_by_signal(signalled);
     if (error == EPIPE)
         leave_by_signal(SIGPIPE);
@@ -8440,18 +8437,16 @@ static struct timespec to_timespec(uint64_t ns)
 
 /*
  * Waits, with the signal mask *unblocked, until the given time of CLOCK_MONOTONIC, or until one of
- * the first n of trace.polls has something.  Ends kvmstat if a signal asked for that.
+ * the first n of trace.polls has something, or a signal has asked for kvmstat's end.
  */
 static void wait_until(uint64_t until, size_t n, const sigset_t *unblocked)
 {
     uint64_t t = now(CLOCK_MONOTONIC);
-    struct timespec timeout = to_timespec(until > t ? until - t : 0);
+    struct timespec timeout = to_timespec(until > t && signalled == 0 ? until - t : 0);
 
     trace.polls[POLL_UEVENTS].revents = 0;
     if (ppoll(trace.polls, n, &timeout, unblocked) < 0 && errno != EINTR)
         fail("poll: %s", strerror(errno));
-    if (signalled != 0)
-        leave_by_signal(signalled);
 }
 
 /*
@@ -8930,13 +8925,16 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
 {
     /* After others' changes, the buffers were emptied: no kvm_mmio follows any more from there. */
     last |= report_changes(start);
+    bool unloaded = is_unloaded();
     find_ended(options.some || reading.gap > start);
     begin_look();
     continue_look(true);
     note_present(end);
     name_guests();
     save_checkpoint();
-    report(start, end, last);
+    report(start, end, last || unloaded);
+    if (unloaded)
+        fail("kvm: unloaded (load it, and start kvmstat anew)");
     forget_threads(end);
     forget_guests(end);
 }
@@ -8963,6 +8961,26 @@ static bool is_over(void)
     return true;
 }
 
+/*
+ * Ends kvmstat if a signal asked for that; but the intervals that had ended before, the next of
+ * them at end, are reported first, if that takes less than a second.
+ */
+static void heed_signal(uint64_t end)
+{
+    static uint64_t asked; /* when the signal was seen; 0: not yet */
+    uint64_t t = now(CLOCK_MONOTONIC);
+
+    if (signalled == 0)
+        return;
+    asked = asked == 0 ? t : asked;
+    if (end <= asked && t - asked < NSEC)
+        return;
+    if (end <= asked)
+        complain("ended by a signal: %" PRIu64 " reports are missing (kvmstat was that late)",
+            (asked - end) / options.interval + 1);
+    leave_by_signal(signalled);
+}
+
 /* Traces this host and reports, count times at most, until all processes of -p have ended. */
 static void report_host(void)
 {
@@ -8984,6 +9002,7 @@ static void report_host(void)
         for (bool over = false; !over;) {
             uint64_t until = wait_for_events(end, &unblocked);
             over = until == end;
+            heed_signal(end);
             drain_buffers(until);
             if ((trace.polls[POLL_STDOUT].revents & (POLLERR | POLLHUP)) != 0)
                 leave_by_signal(SIGPIPE);
