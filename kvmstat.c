@@ -203,6 +203,7 @@ struct guest {
     bool forgotten;      /* forget_guests() is about to free it */
     bool looked_for;     /* find_vcpus() looks for the vCPU of one of its threads */
     bool stale;          /* its vCPUs may have changed since its descriptors were read */
+    uint64_t read_at;    /* when all its descriptors began to be read last; 0: never yet */
     uint64_t unsettled_until; /* its descriptors are read again until then: a VM was just made */
     size_t nmachines;         /* number of its descriptors of virtual machines */
     size_t ndirectories;      /* number of its virtual machines' directories in debugfs */
@@ -240,6 +241,7 @@ struct thread {
     bool is_new;          /* no search for its vCPU has been made yet */
     bool active;          /* since the last report, it had an event or an exit was settled */
     bool ran;             /* it has run a vCPU, and not only made one */
+    uint64_t since;       /* stamp of its first event, as it ran one */
     long loaded;          /* arm64: the vCPU that it loaded last, or made; plus 1, for 0 is none */
     enum last_exit last_exit;   /* how its last exit is counted */
     bool in_mmio;               /* its MMIO access may go on without an exit: is_user_exit() */
@@ -1652,12 +1654,15 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
  * to end, returns the number of the only vCPU that it had since the last report.  Returns -1 if
  * there is none, or more than one.
  */
-static long only_vcpu(const struct guest *g)
+static long only_vcpu(const struct thread *t)
 {
+    const struct guest *g = t->guest;
     bool any_present = false;
     size_t n = 0;
     long id = -1;
 
+    if (!is_recorded() && t->since >= g->read_at)
+        return -1;
     for (size_t i = 0; i < g->nvcpus; i++)
         any_present |= g->vcpus[i]->present;
     for (size_t i = 0; i < g->nvcpus; i++) {
@@ -1803,7 +1808,7 @@ static void end_thread(struct thread *t)
     if (t->guest == NULL)
         return;
     settle_exit(t);
-    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t->guest);
+    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t);
     if (t->known != TOLD)
         move_tally(&t->pending, &vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id)->tally);
     save_thread(t);
@@ -2456,6 +2461,7 @@ static void count(struct stream *s)
         note_load(t, (long)(uint32_t)value_of(r, VCPU_ID));
         return;
     }
+    bool first = !t->ran;
     t->active = t->ran = true;
     if (r->type == &events[KVM_EXIT] || r->type == &events[KVM_ENTRY])
         settle_exit(t); /* before note_vcpu(), while t->vcpu is the vCPU that exited */
@@ -2463,6 +2469,10 @@ static void count(struct stream *s)
         note_vcpu(t, (long)(uint32_t)value_of(r, VCPU_ID));
     else if (t->loaded != 0)
         note_vcpu(t, t->loaded - 1);
+    if (first) {
+        t->since = r->time;
+        t->guest->stale |= t->known != TOLD; /* it may run a vCPU that was not there before */
+    }
     if (r->type->uses[options.table].count != NULL)
         r->type->uses[options.table].count(t, s);
 }
@@ -4352,7 +4362,7 @@ static void read_descriptors(int pid, int dir, struct descriptors *f)
 }
 
 /* Sets which vCPUs g has to what f tells; if not everything could be read, only adds vCPUs. */
-static void take_descriptors(struct guest *g, const struct descriptors *f)
+static void take_descriptors(struct guest *g, const struct descriptors *f, uint64_t begun)
 {
     bool all = !view.cut && view.shortage == 0;
 
@@ -4365,6 +4375,7 @@ static void take_descriptors(struct guest *g, const struct descriptors *f)
     }
     if (!all)
         return;
+    g->read_at = begun;
     g->nmachines = f->nmachines;
     g->nameless = f->nameless;
     g->stale = now(CLOCK_MONOTONIC) < g->unsettled_until;
@@ -4395,7 +4406,7 @@ static void read_process(int pid, struct guest *g)
         g = guest_of(pid, now(CLOCK_MONOTONIC));
     close(dir);
     if (g != NULL) {
-        take_descriptors(g, &f);
+        take_descriptors(g, &f, begun);
         g->slow = slow;
     }
     free(f.vcpus);
@@ -4561,6 +4572,20 @@ static void check_vms(void)
 }
 
 /*
+ * Returns whether process pid has ended, and its parent has not waited for it.  One whose main
+ * thread alone has ended looks the same, but has other threads.
+ */
+static bool is_zombie(int pid)
+{
+    char path[32], text[4096];
+
+    snprintf(path, sizeof(path), "%d/status", pid);
+    return read_file(view.proc, path, text, sizeof(text)) > 0 &&
+           strstr(text, "\nState:\tZ") != NULL &&
+           (strstr(text, "\nThreads:\t1\n") != NULL || strstr(text, "\nThreads:\t0\n") != NULL);
+}
+
+/*
  * Notes which guests' processes have ended.  With doubt (births may be missing), also compares when
  * the processes started: an id may have come into use again.
  */
@@ -4570,7 +4595,7 @@ static void find_ended(bool doubt)
         struct guest *g = world.guests[i];
         if (g->gone != 0)
             continue;
-        if (kill(g->pid, 0) != 0 && errno == ESRCH)
+        if ((kill(g->pid, 0) != 0 && errno == ESRCH) || (options.some && is_zombie(g->pid)))
             g->gone = now(CLOCK_MONOTONIC);
         else if (doubt)
             end_if_replaced(g);
@@ -4592,6 +4617,8 @@ static void expect_machine(int tid)
     if (g != NULL) {
         g->unsettled_until = view.attentive_until;
         g->stale = true;
+        if (g->name != NULL)
+            g->ask_at = 1; /* it may have executed another program, which has another name */
     }
 }
 
@@ -4702,12 +4729,31 @@ static const struct {
     {"kvm-vcpu-", ""},                /* kvmtool */
     {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
 
-/* Returns the vCPU's number in the name of thread tid; -1 if there is none. */
-static long vcpu_by_name(int tid)
+/*
+ * Returns whether the numbers of g's vCPUs have a gap.  Then a thread's name may tell another
+ * number: QEMU's `CPU 3/KVM' is its fourth, which is KVM's 4 where a socket has 3 cores.  A vCPU of
+ * a recording counts if that tells of it, and not only a thread's name.
+ */
+static bool has_gap(const struct guest *g)
+{
+    long next = 0;
+
+    for (size_t i = 0; i < g->nvcpus && g->vcpus[i]->id != UNKNOWN_VCPU; i++) {
+        bool counts = !is_recorded() || g->vcpus[i]->first != 0;
+        if (counts && g->vcpus[i]->id != next++)
+            return true;
+    }
+    return false;
+}
+
+/* Returns the vCPU's number in the name of thread tid of g; -1 if there is none, or in vain. */
+static long vcpu_by_name(const struct guest *g, int tid)
 {
     char comm[64];
     uint64_t id;
 
+    if (has_gap(g))
+        return -1;
     errno = 0;
     if (!source->find_comm(tid, comm, sizeof(comm))) {
         check_shortage();
@@ -4808,10 +4854,10 @@ static struct vcpu *find_host_vcpu(struct thread *t)
     }
     if (id < 0 && before != NULL)
         return before;
-    if (id < 0 && (id = vcpu_by_name(t->tid)) >= 0 && !has_vcpu(t->guest, id))
+    if (id < 0 && (id = vcpu_by_name(t->guest, t->tid)) >= 0 && !has_vcpu(t->guest, id))
         id = -1;
     if (id < 0 && !view.cut) /* or the guest may have others that were not seen yet */
-        id = only_vcpu(t->guest);
+        id = only_vcpu(t);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
     return t->vcpu;
@@ -4922,7 +4968,7 @@ static void find_named_threads(struct guest *g, int tasks)
     DIR *d = wanted ? open_host_dir(tasks, ".") : NULL;
     while (now(CLOCK_THREAD_CPUTIME_ID) < view.look_end && (e = next_host_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
-        long id = tid <= 0 ? -1 : vcpu_by_name(tid);
+        long id = tid <= 0 ? -1 : vcpu_by_name(g, tid);
         if (id >= 0 && has_vcpu(g, id) && vcpu_of(g, id)->tid == 0)
             note_thread(vcpu_of(g, id), tid);
     }
@@ -5779,8 +5825,8 @@ static struct vcpu *recall_vcpu(struct thread *t)
 
     if (t->known == MIXED || t->vcpu != NULL)
         return t->known == MIXED ? NULL : t->vcpu;
-    if ((id = vcpu_by_name(t->tid)) < 0)
-        id = only_vcpu(t->guest);
+    if ((id = vcpu_by_name(t->guest, t->tid)) < 0)
+        id = only_vcpu(t);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
     return t->vcpu;
@@ -8639,7 +8685,7 @@ static void check_pids(void)
     for (size_t i = 0; i < options.npids;) {
         int pid = options.pids[i];
         snprintf(word, sizeof(word), "%d", pid);
-        if (kill(pid, 0) != 0 && errno == ESRCH) {
+        if ((kill(pid, 0) != 0 && errno == ESRCH) || is_zombie(pid)) {
             if (options.npids + options.nguests == 1)
                 refuse_guest(word, "no such process");
             complain("-p \"%s\": no such process (the other guests are reported)", word);

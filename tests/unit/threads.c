@@ -260,6 +260,14 @@ static void test_find_vcpu(void)
     view.cut = false;
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
         "after a look that was cut, the only vCPU that is known may not be the only one");
+    make_host(SOFTWARE, 1);
+    add_vcpu(TID, 0);
+    guest_of(TID, 0)->read_at = 1; /* as the event came, or before */
+    count_one(&e);
+    ok(guest_of(TID, 0)->stale, "a new thread has the guest's descriptors read again");
+    find_vcpus(true);
+    ok(counts_of(TID, 0)[HALTX] == 0 && counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
+        "until then, it may run a vCPU that was made later than the only one that is known");
     for (int later = 0; later < 2; later++) {
         make_host(SOFTWARE, 1);
         set_present(add_vcpu(TID, 3), true);
@@ -285,6 +293,22 @@ static void test_find_vcpu(void)
     }
     ok(counts_of(TID, 0)[HALTX] == 5 && counts_of(TID, 1)[HALTX] == 5,
         "one thread that runs two vCPUs counts for each of them");
+}
+
+/* A number in a thread's name is KVM's only if KVM's have no gap. */
+static void test_named_vcpu(void)
+{
+    static const long ids[] = {0, 1, 2, 4, 5, 6, 3};
+
+    prctl(PR_SET_NAME, "CPU 4/KVM");
+    make_host(SOFTWARE, 1);
+    for (size_t i = 0; i < SIZE(ids); i++) {
+        ok(i == 0 || vcpu_by_name(guest_of(TID, 0), getpid()) == (i <= 3 ? 4 : -1),
+            "CPU 4/KVM of %zu vCPUs: %s", i, i <= 3 ? "KVM's number" : "no number of KVM's");
+        add_vcpu(TID, ids[i]);
+    }
+    ok(vcpu_by_name(guest_of(TID, 0), getpid()) == 4, "of 7, without a gap: KVM's");
+    prctl(PR_SET_NAME, "unit");
 }
 
 /* On arm64, kvm_get_timer_map tells the vCPU: when it is loaded, put or made. */
@@ -506,6 +530,7 @@ static const struct test threads_tests[] = {
     {"ignored", test_ignored},
     {"threads", test_threads},
     {"find_vcpu", test_find_vcpu},
+    {"named_vcpu", test_named_vcpu},
     {"timer_map", test_timer_map},
     {"maker", test_maker},
     {"moved", test_moved},

@@ -353,6 +353,7 @@ static struct vcpu *add_vcpu(int pid, long id)
     struct vcpu *v = vcpu_of(g, id);
 
     g->gone = 0;
+    g->read_at = UINT64_MAX; /* after all events */
     v->present = id != UNKNOWN_VCPU;
     return v;
 }
