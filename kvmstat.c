@@ -5053,17 +5053,24 @@ static void set_shares(struct vcpu *v, int tasks, uint64_t used)
     v->tally.shareless = v->shareless;
 }
 
-/* Sets the shares of all vCPUs, in the time since this was done before. */
-static void set_all_shares(void)
+/* Notes which threads ran all vCPUs last, where no event told. */
+static void find_all_last_threads(void)
 {
     static size_t turn;
-    char path[32];
 
     turn++;
     for (size_t i = 0; i < view.nvms; i++) {
         if (view.vms[i].guest != NULL && view.vms[i].guest->asked)
             find_last_threads(&view.vms[i], turn + i);
     }
+}
+
+/* Sets the shares of all vCPUs, in the time since this was done before. */
+static void set_all_shares(void)
+{
+    char path[32];
+
+    find_all_last_threads();
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
         snprintf(path, sizeof(path), "%d/task", g->pid);
@@ -8366,6 +8373,8 @@ static void start_tracing(void)
     note_present(reading.start);
     if (options.shares)
         set_all_shares();
+    else if (options.write != NULL)
+        find_all_last_threads();
     if (options.write != NULL)
         begin_recording();
     keep_capabilities(needed_capabilities());
@@ -8946,6 +8955,9 @@ static void report(uint64_t start, uint64_t end, bool last)
     find_vcpus(true);
     if (options.shares)
         set_all_shares();
+    else if (output.fd >= 0)
+        find_all_last_threads();
+    save_checkpoint();
     report_lost(start);
     report_doubts();
     if (options.metrics)
@@ -8977,7 +8989,6 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     continue_look(true);
     note_present(end);
     name_guests();
-    save_checkpoint();
     report(start, end, last || unloaded);
     if (unloaded)
         fail("kvm: unloaded (load it, and start kvmstat anew)");
