@@ -1650,9 +1650,10 @@ static struct vcpu *vcpu_of(struct guest *g, long id)
 }
 
 /*
- * Returns the number of the only vCPU that g has.  If g has none any more, as its process is about
- * to end, returns the number of the only vCPU that it had since the last report.  Returns -1 if
- * there is none, or more than one.
+ * Returns the number of the only vCPU that t's guest has.  If that has none any more, as its
+ * process is about to end, returns the number of the only vCPU that it had since the last report.
+ * Returns -1 if there is none, or more than one, or if t's first event came after the guest's
+ * descriptors were read last: its vCPU may have been made since.
  */
 static long only_vcpu(const struct thread *t)
 {
