@@ -54,7 +54,11 @@ start_guest odd -P -N -name 'guest=a\"b'
 odd=$pid
 mkdir prom
 sed "s|^kvmstat \(.*\) 10 1 |$kvmstat \1 0.5 1 |" "$here/fleet/textfile" >textfile
-bash textfile prom
+# with_names: whether it has written the file, and found the names in time
+with_names() {
+	bash textfile prom 2>textfile.err && ! grep -q 'guest="guest"' prom/kvm.prom
+}
+until_true 30 with_names
 is "$?$(ls prom)" 0kvm.prom "textfile: a file"
 is "$(promtool check metrics <prom/kvm.prom 2>&1)" "" "which promtool takes"
 like "$(cat prom/kvm.prom)" "^kvm_exits_per_second\{pid=\"$web\",guest=\"web1\"\} [1-9][0-9.]*$" "and has each guest"
