@@ -7740,7 +7740,7 @@ static const struct metric all_metrics[NMETRICS] = {
     [EMUL] = {.item = 8, .help = "The hypervisor carried them out, in place of the processor."},
     [EPTV] = {.item = 9,
         .help = "The guest touched memory that the host had not mapped yet, or had unmapped."},
-    [METRIC_NAME] = {10, "The name is the one in the VMM's command line, else the process's.",
+    [METRIC_NAME] = {10, "The name is the one in the VMM's command line, if it has one.",
         MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name"},
     [METRIC_VCPUS] = {11, "With -p, those of its processes.", MMV_U64, MMV_INSTANT, MMV_COUNT,
         "vcpus", "virtual CPUs of this host"},
