@@ -95,4 +95,18 @@ for options in "-cs" "-ck run%" "-ck wait% -l 1" "-csz" "-ss" "-cnss" "-jcn" "-j
 	PCP_TMP_DIR=$tmp/pcp "$kvmstat" $options 0.1 2 >"$tmp/out" 2>"$tmp/err"
 	is "$?$(cat "$tmp/err")" 0 "kvmstat $options"
 done
+
+# A guest that has ended, though its parent has not waited for it, has ended.
+start parent bash -c '"$1" -n 0 -l oh -s 1000 & echo $!; exec sleep 1000' bash "$guest"
+parent=$pid
+until_true 10 grep -q '^guest' "$tmp/parent.err"
+zombie=$(cat "$tmp/parent.out")
+start_kvmstat zombie -H -p "$zombie" 0.2
+kill -KILL "$zombie"
+wait "$pid"
+is "$?$(grep State "/proc/$zombie/status")" "0State:	Z (zombie)" "-p of a guest that nobody waited for ends with it"
+"$kvmstat" -p "$zombie" 0.1 1 >/dev/null 2>"$tmp/err"
+is "$?$(head -n 1 "$tmp/err")" "2kvmstat: -p \"$zombie\": no such process" "and is refused then"
+end "$parent"
+
 done_testing
