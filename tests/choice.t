@@ -97,6 +97,7 @@ for options in "-cs" "-ck run%" "-ck wait% -l 1" "-csz" "-ss" "-cnss" "-jcn" "-j
 done
 
 # A guest that has ended, though its parent has not waited for it, has ended.
+# shellcheck disable=SC2016 # the inner shell's
 start parent bash -c '"$1" -n 0 -l oh -s 1000 & echo $!; exec sleep 1000' bash "$guest"
 parent=$pid
 until_true 10 grep -q '^guest' "$tmp/parent.err"
