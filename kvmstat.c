@@ -6980,9 +6980,10 @@ static struct {
     uint64_t synced;  /* bytes of it that are on the disk */
     uint64_t syncing; /* bytes that the kernel is putting there; 0: it is not doing so */
     uint64_t sync_at; /* when it may do so, or one come before a report, again; CLOCK_MONOTONIC */
-    unsigned long queue; /* the kernel's queue for that, of io_setup(2); 0: none */
-    uint64_t formats;    /* bytes of the journal's header */
-    uint64_t freed;      /* all sub-buffers before this offset were freed for want of room */
+    unsigned long queue;          /* the kernel's queue for that, of io_setup(2); 0: none */
+    uint64_t formats;             /* bytes of the journal's header */
+    uint64_t freed;               /* its sub-buffers before this offset were freed; 0: none were */
+    uint64_t first;               /* offset of those that were copied first; 0: none were yet */
     char temporary[NAME_MAX + 1]; /* a new file's name in dir, before it gets file; else empty */
     struct text commands; /* names of threads that were not written: lines of id, blank, name */
     struct text options;  /* options that were not written, as of guests that ended */
@@ -7514,21 +7515,23 @@ static void put_whole_header(
 
 /*
  * Copies size bytes at offset from of the journal to offset to of fd; the file system may have both
- * share them.  If there is no room, frees what was copied before, from output.freed on.  Returns
+ * share them.  If there is no room, frees what was copied before.  Returns
  * false with errno if that failed.
  */
 static bool copy_run(int fd, uint64_t from, uint64_t to, uint64_t size)
 {
-    off_t in = (off_t)from, out = (off_t)to, freed = (off_t)output.freed;
+    off_t in = (off_t)from, out = (off_t)to;
+    off_t freed = output.freed == 0 ? (off_t)output.first : (off_t)output.freed;
 
     while (size > 0) {
         ssize_t n = copy_file_range(input.fd, &in, fd, &out, (size_t)size, 0);
+        int error = n == 0 ? EIO : errno; /* 0: the journal is shorter than it says */
         if (n > 0) {
             size -= (uint64_t)n;
-        } else if (n == 0 || (errno != ENOSPC && errno != EDQUOT) || freed == in ||
+        } else if ((error != ENOSPC && error != EDQUOT) || freed == in ||
                    fallocate(input.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, freed,
                        in - freed) != 0) {
-            errno = n == 0 ? EIO : errno; /* the journal is shorter than it says */
+            errno = error;
             return false;
         }
         if (n < 0)
@@ -7551,11 +7554,11 @@ static bool write_whole(int fd)
     put_whole_header(&header, p, last, places);
     bool done = write_all(fd, header.s, header.size);
     free(header.s);
-    output.freed = round_up(p.end);
     while (done && p.at != last && next_checkpoint(&p)) {
         input.at = p.runs;
         for (uint64_t n = take_number(8) / 8, at = p.data; n > 0 && done; n--) {
             uint64_t cpu = take_number(4), size = take_number(4) * reading.page.size;
+            output.first = output.first == 0 ? at : output.first;
             done = copy_run(fd, at, places[cpu], size);
             places[cpu] += size;
             at += size;
@@ -7576,14 +7579,13 @@ static void finish_recording(void)
     input.fd = fd;
     input.name = output.name;
     input.size = output.end;
-    input.at = output.freed = output.formats;
+    input.at = output.formats;
     fd = create_file(output.dir, output.temporary);
     if (fd >= 0 && write_whole(fd) &&
         renameat(output.dir, output.temporary, output.dir, output.file) == 0)
         return;
     complain("%s: %s (%s; kvmstat -r FILE -w NEW makes a file for trace-cmd)", output.name,
-        strerror(errno),
-        output.freed > round_up(output.formats) ? "a part is lost" : "recorded, for kvmstat -r");
+        strerror(errno), output.freed != 0 ? "a part is lost" : "recorded, for kvmstat -r");
     remove_unnamed();
     reading.lossy = true;
 }

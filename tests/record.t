@@ -143,7 +143,7 @@ like "$? $(cat "$tmp/err")" "^3 kvmstat: $tmp/dir/group.dat: Input/output error 
 is "$("$kvmstat" -H -r "$tmp/dir/group.dat" 2>/dev/null | wc -l)" 3 "and -r has it all"
 strace -qq -o /dev/null -e trace=io_setup,fdatasync -e inject=io_setup:error=ENOSYS -e inject=fdatasync:error=EIO:when=2+ \
 	"$kvmstat" -H -w "$tmp/dir/group.dat" 0.5 8 >"$tmp/out" 2>"$tmp/err"
-like "$?$(wc -l <"$tmp/out") $(cat "$tmp/err")" "^324 kvmstat: $tmp/dir/group.dat: Input/output error .recorded up to [^ ]*; the reports go on" \
+like "$?$(wc -l <"$tmp/out") $(grep -v 'no answer in time' "$tmp/err")" "^324 kvmstat: $tmp/dir/group.dat: Input/output error .recorded up to [^ ]*; the reports go on" \
 	"the disk fails: the recording ends, the reports go on"
 
 # Several tables: -r reports each of them, and the usual one.
@@ -244,7 +244,7 @@ is "$? $(cat "$tmp/err")$(ls -A "$tmp/disk")" "1 kvmstat: $tmp/disk/y.dat: Permi
 # It needs the room of the recording, not twice that.
 mount -o remount,size=64m "$tmp/disk"
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
-mount -o remount,size=$(($(stat -c %s "$tmp/disk/a.dat") / 1024 * 7 / 5))k "$tmp/disk"
+mount -o remount,size=$(($(stat -c %s "$tmp/disk/a.dat") / 1024 * 8 / 5))k "$tmp/disk"
 rm "$tmp/disk"/*
 "$kvmstat" -w "$tmp/disk/a.dat" 0.5 4 >/dev/null
 is "$?$("$kvmstat" -H -r "$tmp/disk/a.dat" | wc -l)" 03 "it needs little more room than the recording has"
