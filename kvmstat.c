@@ -7367,7 +7367,7 @@ static void sync_journal(void)
 
     if (t < output.sync_at)
         return;
-    output.sync_at = t + NSEC / 10 * 9; /* not less: then each report of a second has its turn */
+    output.sync_at = t + UINT64_C(9) * NSEC / 10; /* so each report of a second has its turn */
     if (output.syncing != 0) {
         if (syscall(SYS_io_getevents, output.queue, 0L, 1L, done, &none) != 1)
             return;
