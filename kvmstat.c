@@ -7413,7 +7413,7 @@ static void save_checkpoint(void)
         put_number(&t, numbers[i], 8);
     put_bytes(&t, body.s, body.size);
     uint64_t sum = htole64(checksum(0, t.s + SUMMED_FROM, t.size - SUMMED_FROM));
-    memcpy(t.s + 8 + 8 * SUM, &sum, 8);
+    memcpy(t.s + 8 + sizeof(sum) * SUM, &sum, sizeof(sum));
     put_padding(&t);
     write_journal(t.s, t.size);
     /* The header's end leads to the first one, the others each to the next one. */
@@ -7716,8 +7716,8 @@ enum {
 
 /* A metric that kvmstat exports.  Of a column's, only the first two are set: it is a counter. */
 struct metric {
-    uint32_t item;       /* its number in PCP, which must never change or be used again */
     const char *help;    /* the long help text: what the manual adds to the short one */
+    uint32_t item;       /* its number in PCP, which must never change or be used again */
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
@@ -7742,19 +7742,19 @@ static const struct metric all_metrics[NMETRICS] = {
     [EMUL] = {.item = 8, .help = "The hypervisor carried them out, in place of the processor."},
     [EPTV] = {.item = 9,
         .help = "The guest touched memory that the host had not mapped yet, or had unmapped."},
-    [METRIC_NAME] = {10, "The name is the one in the VMM's command line, if it has one.",
+    [METRIC_NAME] = {"The name is the one in the VMM's command line, if it has one.", 10,
         MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name"},
-    [METRIC_VCPUS] = {11, "With -p, those of its processes.", MMV_U64, MMV_INSTANT, MMV_COUNT,
+    [METRIC_VCPUS] = {"With -p, those of its processes.", 11, MMV_U64, MMV_INSTANT, MMV_COUNT,
         "vcpus", "virtual CPUs of this host"},
-    [METRIC_LOST] = {12, "As long as it stays the same, the counters are exact.", MMV_U64,
+    [METRIC_LOST] = {"As long as it stays the same, the counters are exact.", 12, MMV_U64,
         MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start"},
-    [METRIC_INTERVAL] = {13, "Values are updated once an interval.", MMV_U64, MMV_DISCRETE,
+    [METRIC_INTERVAL] = {"Values are updated once an interval.", 13, MMV_U64, MMV_DISCRETE,
         MMV_NANOSECONDS, "interval", "the interval of the reports"},
-    [FIRST_TIME + RUN] = {14, "What it ran before kvmstat knew the thread is not in it.", MMV_U64,
+    [FIRST_TIME + RUN] = {"What it ran before kvmstat knew the thread is not in it.", 14, MMV_U64,
         MMV_COUNTER, MMV_NANOSECONDS, "run", "time that the vCPU's thread ran on a CPU (-c)"},
-    [FIRST_TIME + WAIT] = {15,
-        "It could have run, but others did: the guest sees it as steal time.", MMV_U64, MMV_COUNTER,
-        MMV_NANOSECONDS, "wait", "time that the vCPU's thread had to wait for a CPU (-c)"},
+    [FIRST_TIME + WAIT] = {"It could have run, but others did: the guest sees it as steal time.",
+        15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
+        "time that the vCPU's thread had to wait for a CPU (-c)"},
 };
 
 /* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
