@@ -115,9 +115,7 @@
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
 #define NO_THREAD (-1)          /* a vCPU's thread if none has run it yet */
 #define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
-#define UNKNOWN_KEY                                                                                \
-    (OTHER_KEYS - 1) /* -e: an exit's, until another event tells what it was for                   \
-                      */
+#define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: an exit's, until an event tells what it was for */
 
 /*
  * The model: whose events are counted, what is counted, and what an event is.  The variables that
@@ -953,8 +951,7 @@ static int create_file(int dir, char name[static NAME_MAX + 1])
 /* Remedies: all that a report of a host needs, for whoever lacks one thing mostly lacks others. */
 static const char have_rights[] =
     "run it as the host's root; in a container, with --pid=host, --userns=host, and --privileged "
-    "or "
-    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; recordings (-r) need none of this";
+    "or CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; recordings (-r) need none of this";
 static const char load_kvm[] =
     "load it: modprobe kvm_intel, or kvm_amd; if that fails, virtualization is off in the firmware "
     "or, in a virtual machine, on its host; recordings (-r) need none of this";
