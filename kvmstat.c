@@ -113,7 +113,7 @@
 #define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records, or -r reads */
 #define MAX_NAME 1023           /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
-#define NO_THREAD (-1)          /* a vCPU's thread if none has run it yet */
+#define NO_THREAD INT_MIN       /* a vCPU's thread if none has run it yet */
 #define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: an exit's, until an event tells what it was for */
 
@@ -163,7 +163,8 @@ struct tally {
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
-    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
+    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known; -c: else,
+                                   negative: that thread has ended, and none ran it since */
     bool present;               /* its guest has it now; -r: had it in the interval */
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
@@ -4947,8 +4948,10 @@ static void find_last_threads(const struct vm *m, size_t turn)
         int tid = last_thread(m, id);
         const struct thread *t = known_thread(tid);
         bool mixed = t != NULL && t->known == MIXED;
-        if (tid >= 0)
-            note_thread(v, tid == 0 ? NO_THREAD : mixed ? 0 : tid);
+        if (tid == 0)
+            note_thread(v, NO_THREAD);
+        else if (tid > 0 && v->tid != -tid) /* debugfs has the last one even when that has ended */
+            note_thread(v, mixed ? 0 : tid);
     }
 }
 
@@ -4962,12 +4965,12 @@ static void find_named_threads(struct guest *g, int tasks)
     struct dirent *e;
 
     for (size_t i = 0; i < g->nvcpus; i++)
-        wanted |= g->vcpus[i]->present && g->vcpus[i]->tid == 0;
+        wanted |= g->vcpus[i]->present && g->vcpus[i]->tid <= 0;
     DIR *d = wanted ? open_host_dir(tasks, ".") : NULL;
     while (now(CLOCK_THREAD_CPUTIME_ID) < view.look_end && (e = next_host_entry(d)) != NULL) {
         int tid = parse_int(e->d_name);
         long id = tid <= 0 ? -1 : vcpu_by_name(g, tid);
-        if (id >= 0 && has_vcpu(g, id) && vcpu_of(g, id)->tid == 0)
+        if (id >= 0 && has_vcpu(g, id) && vcpu_of(g, id)->tid <= 0)
             note_thread(vcpu_of(g, id), tid);
     }
     if (d != NULL)
@@ -4976,23 +4979,24 @@ static void find_named_threads(struct guest *g, int tasks)
 
 /*
  * Reads how many nanoseconds thread tid ran, and how many it waited for a CPU while it could have
- * run; tasks is a directory of threads in procfs.  Returns false if the thread is not there, or the
- * kernel does not keep these.
+ * run; tasks is a directory of threads in procfs.  Returns 0 if the kernel does not keep these, -1
+ * if the thread has ended.
  */
-static bool read_times(int tasks, int tid, uint64_t times[static NSHARES])
+static int read_times(int tasks, int tid, uint64_t times[static NSHARES])
 {
     char path[32], text[80], *end = text;
 
     snprintf(path, sizeof(path), "%d/schedstat", tid);
     int fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, text, sizeof(text) - 1); /* one read() only: there may be 10,000 files */
-    close(fd);
+    /* One read() only: there may be 10,000 files. */
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    bool ended = n < 0 && (errno == ENOENT || errno == ESRCH);
+    if (fd >= 0)
+        close(fd);
     text[n < 0 ? 0 : n] = '\0';
     for (int i = 0; i < NSHARES; i++)
         times[i] = strtoull(end, &end, 10);
-    return strtoull(end, NULL, 10) != 0; /* how often it ran: once at least */
+    return ended ? -1 : strtoull(end, NULL, 10) != 0; /* how often it ran: once at least */
 }
 
 /* Returns how many nanoseconds of CPU time process pid has used; 0 if that is not known. */
@@ -5011,6 +5015,7 @@ static uint64_t cpu_time(int pid)
  * before; tasks is as above.  used is the CPU time of v's process: as long as that stands still,
  * none of its threads ran, and no file is read.  The kernel brings all these up to date when a
  * thread leaves a CPU, and at ticks of its timer: a share may come out larger than the whole.
+ * A thread that has ended may have run until then; after that, the shares are 0.
  */
 static void read_shares(struct vcpu *v, int tasks, uint64_t used)
 {
@@ -5018,10 +5023,9 @@ static void read_shares(struct vcpu *v, int tasks, uint64_t used)
     bool *is_fresh = &world.is_fresh[(unsigned)v->tid % BIRTHS];
     bool reborn = *is_fresh && birth_of(v->tid)->tid == v->tid;
     bool still = used != 0 && used == v->used && v->read_at != 0;
-    bool known =
-        v->tid == NO_THREAD || (v->tid != 0 && (still || read_times(tasks, v->tid, times)));
+    int told = v->tid == 0 ? 0 : v->tid < 0 || still ? 1 : read_times(tasks, v->tid, times);
     uint64_t time = now(CLOCK_MONOTONIC), elapsed = time - v->read_at;
-    bool same = known && v->read_at != 0 && !reborn;
+    bool same = told > 0 && v->read_at != 0 && !reborn;
 
     for (int i = 0; i < NSHARES; i++)
         same &= times[i] >= v->times[i];
@@ -5035,8 +5039,10 @@ static void read_shares(struct vcpu *v, int tasks, uint64_t used)
     v->read_at = time;
     v->used = used;
     *is_fresh &= !reborn;
-    if (!known)
+    if (told == 0)
         note_thread(v, 0);
+    if (told < 0)
+        v->tid = -v->tid;
 }
 
 /*
@@ -6329,7 +6335,7 @@ static const struct source recorded_host = {
  */
 
 /* What a vCPU's numbers say in a word (-c).  A guest has the highest of its vCPUs'. */
-enum state { STILL, IDLE, BUSY, STARVED, SPINS };
+enum state { GONE, STILL, IDLE, BUSY, STARVED, SPINS };
 
 /* A vCPU that is reported; with -s, the first one of a guest, whose tally has the sums then. */
 struct row {
@@ -6391,7 +6397,7 @@ static const struct column counter_columns[NCOLUMNS] = {
     [FIRST_SHARE + RUN] = {"run%", 6, '|', "part of the time that the vCPU's thread ran (-c)"},
     [FIRST_SHARE + WAIT] = {"wait%", 6, ' ', "part of the time that it had to wait for a CPU (-c)"},
     [COLUMN_STATE] = {"state", -7, ' ',
-        "still, spins, starved, busy or idle, by these numbers (-c)"},
+        "gone, still, spins, starved, busy or idle, by these numbers (-c)"},
 };
 
 /* The columns of -e.  time, pid and vcpu mean what they do above; tables[] has the key's name. */
@@ -6434,13 +6440,14 @@ static bool has_row(const struct guest *g, const struct vcpu *v)
     return g->asked && (has_counts(&v->tally) || (g->gone == 0 && v->present));
 }
 
-/* Returns what the numbers of a vCPU's tally say, as a row shows them: in tenths of a per cent. */
-static enum state state_of(const struct tally *t)
+/* Returns what v's numbers say, as a row shows them: in tenths of a per cent. */
+static enum state state_of(const struct vcpu *v)
 {
+    const struct tally *t = &v->tally;
     uint64_t run = t->shares[RUN] / 10, wait = t->shares[WAIT] / 10;
 
     if (run + wait == 0 && !has_counts(t))
-        return STILL;
+        return v->tid < 0 && v->tid != NO_THREAD ? GONE : STILL;
     /* Who ran for too short a time to make an exit may do anything. */
     if (run + wait >= 900 && run >= 100 && t->counts[EXITS] == t->counts[IRQX])
         return SPINS;
@@ -6466,7 +6473,7 @@ static size_t list_rows(
             if (wanted(g, v))
                 (*rows)[n++] = (struct row){.guest = g,
                     .vcpu = v,
-                    .state = state_of(&v->tally),
+                    .state = state_of(v),
                     .nvcpus = v->id != UNKNOWN_VCPU,
                     .nguests = 1};
         }
@@ -6480,7 +6487,8 @@ static size_t list_rows(
  */
 static size_t sum_rows(struct row *rows, size_t n)
 {
-    struct row host = {.vcpu = &host_sums}, *sum = options.sums > 1 ? &host : NULL;
+    struct row host = {.vcpu = &host_sums, .state = n == 0 ? STILL : GONE},
+               *sum = options.sums > 1 ? &host : NULL;
     const struct guest *last = NULL;
     size_t kept = 0;
 
@@ -6665,8 +6673,12 @@ static void set_key(struct line *line, const struct key *k, const struct key *al
 }
 
 /* The words for enum state. */
-static const char *const states[] = {
-    [STILL] = "still", [IDLE] = "idle", [BUSY] = "busy", [STARVED] = "starved", [SPINS] = "spins"};
+static const char *const states[] = {[GONE] = "gone",
+    [STILL] = "still",
+    [IDLE] = "idle",
+    [BUSY] = "busy",
+    [STARVED] = "starved",
+    [SPINS] = "spins"};
 
 /* Fills line for row: with its counters or, with -e, with key k and all as set_key() does. */
 static void set_line(struct line *line, const char *stamp, const struct row *row,
@@ -8339,7 +8351,7 @@ static void open_instances(void)
     const char *missing = missing_capability();
     if (missing != NULL)
         fail("%s: missing, and other users' guests would be hidden (%s)", missing, have_rights);
-    if (options.shares && !read_times(view.proc, getpid(), times))
+    if (options.shares && read_times(view.proc, getpid(), times) <= 0)
         fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
 }
 

@@ -99,6 +99,27 @@ is "$("$kvmstat" -cH -p "$stopped" 0.3 2 | cut -f 3-)" "$(printf '0\t%.0s' {1..9
 $(printf '0\t%.0s' {1..9})0.0	0.0	still" "a process that is stopped"
 end "$stopped" KILL
 
+# A vCPU that was unplugged: QEMU ends its thread, and keeps its descriptor.
+start_guest unplugged -u -d -v 2 -l ox -n 0
+unplugged=$pid
+unplugged_in=$hold
+start_kvmstat unplug -cH -p "$unplugged" 0.3
+kvm=$pid
+echo >&"$unplugged_in"
+until_true 60 grep -q "1	.*gone$" "$tmp/unplug.out"
+end "$kvm"
+is "$(awk -F'\t' '$2 == 1 && $3 > 0 { ran = NR } $2 == 1 && ran && $14 == "still"' "$tmp/unplug.out")" "" \
+	"a vCPU whose thread has ended is never still once it ran"
+out=$("$kvmstat" -cH -p "$unplugged" 0.3 3)
+is "$(awk '$2 == 1' <<<"$out" | cut -f 3-)" "$(yes "$(printf '0\t%.0s' {1..9})0.0	0.0	gone" | head -n 3)" \
+	"it is gone, also to a kvmstat that was not there then"
+start_kvmstat sums -cHs -p "$unplugged" 1 3
+wait "$pid"
+is "$(awk '$12 + $13 > 50 { print $14 }' "$tmp/sums.out")" "spins
+spins
+spins" "with -s, the other one's shares and state: $(cut -f 12-14 "$tmp/sums.out" | xargs)"
+end "$unplugged" KILL
+
 # Threads that are not known, or are others by now.
 start_guest turns -1 -v 2 -l oh -s 1000 -n 0
 is "$("$kvmstat" -cH -p "$pid" 0.4 3 | cut -f 12-14 | sort -u)" "-	-	-" \

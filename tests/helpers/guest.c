@@ -48,6 +48,7 @@ static uint32_t loops = 500;        /* times through the loop; 0 is for ever */
 static unsigned pause_us;           /* microseconds asleep at each HLT */
 static bool move;                   /* move to another CPU at each HLT */
 static bool irqchip;                /* KVM's own interrupt controller */
+static bool unplug;                 /* the last vCPU's thread ends after an exit */
 static int ncpus;                   /* host CPUs to move among */
 
 /*
@@ -161,7 +162,7 @@ static void *thread(void *arg)
 {
     struct vcpu *v = arg;
 
-    run(v, false);
+    run(v, unplug && v->id == nvcpus - 1);
     return NULL;
 }
 
@@ -248,7 +249,7 @@ static void print_counts(void)
 
 static void usage(void)
 {
-    fputs("usage: guest [-1IMPTdw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
+    fputs("usage: guest [-1IMPTduw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
           "  -l  the loop: o out, i in, m MMIO write, r MMIO read, w MMIO write across\n"
           "      a page, h hlt, c cpuid, g MSR read, p MSR write, v hypercall (AMD's),\n"
           "      q take an interrupt, n nop, s spin, x spin with interrupts off\n"
@@ -256,6 +257,7 @@ static void usage(void)
           "  -1  one thread runs all vCPUs           -M  change CPU at each HLT\n"
           "  -P  never run them                      -I  KVM's interrupt controller\n"
           "  -T  name the threads as QEMU does       -d  start when stdin has a line\n"
+          "  -u  the last vCPU's thread ends after an exit, as if it was unplugged\n"
           "  -w  when done, stay until stdin ends    -N  ignored, with all that follows\n",
         stderr);
     exit(2);
@@ -266,7 +268,7 @@ int main(int argc, char **argv)
     bool one_thread = false, paused = false, names = false, delay = false, linger = false;
     int c;
 
-    while ((c = getopt(argc, argv, "+1IMPTdwv:n:l:s:N")) != -1 && c != 'N') {
+    while ((c = getopt(argc, argv, "+1IMPTduwv:n:l:s:N")) != -1 && c != 'N') {
         switch (c) {
         case '1': one_thread = true; break;
         case 'I': irqchip = true; break;
@@ -274,6 +276,7 @@ int main(int argc, char **argv)
         case 'P': paused = true; break;
         case 'T': names = true; break;
         case 'd': delay = true; break;
+        case 'u': unplug = true; break;
         case 'w': linger = true; break;
         case 'v': nvcpus = atoi(optarg); break;
         case 'n': loops = (uint32_t)strtoul(optarg, NULL, 10); break;

@@ -256,10 +256,11 @@ static void test_sums(void)
 static void is_state(const char *wanted, uint64_t exits, uint64_t irqx, uint64_t irqs, uint64_t run,
     uint64_t wait, const char *name)
 {
-    struct tally t = {.counts = {[EXITS] = exits, [IRQX] = irqx, [IRQS] = irqs},
-        .shares = {[RUN] = run * 10 + 9, [WAIT] = wait * 10 + 9}};
+    struct vcpu v = {.tid = 7,
+        .tally = {.counts = {[EXITS] = exits, [IRQX] = irqx, [IRQS] = irqs},
+            .shares = {[RUN] = run * 10 + 9, [WAIT] = wait * 10 + 9}}};
 
-    is_text(states[state_of(&t)], wanted, name);
+    is_text(states[state_of(&v)], wanted, name);
 }
 
 static void test_states(void)

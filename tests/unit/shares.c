@@ -4,23 +4,30 @@
  * A part of unit.c, which includes it.
  */
 
-/* Makes the file of thread tid in the temporary directory say what text says; NULL: removes it. */
-static void set_schedstat(int tid, const char *text)
+/* Makes a file in the temporary directory's dir say what text says; NULL: removes both. */
+static void set_file(const char *dir, const char *name, const char *text)
 {
-    char path[32];
+    char path[64];
 
-    snprintf(path, sizeof(path), "%d", tid);
-    mkdirat(temporary, path, 0700);
-    snprintf(path, sizeof(path), "%d/schedstat", tid);
+    mkdirat(temporary, dir, 0700);
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
     unlinkat(temporary, path, 0);
     int fd = text == NULL ? -1 : openat(temporary, path, O_WRONLY | O_CREAT, 0600);
     if (text != NULL && write(fd, text, strlen(text)) != (ssize_t)strlen(text))
         bail_out("%s: %s", path, strerror(errno));
     if (fd >= 0)
         close(fd);
-    snprintf(path, sizeof(path), "%d", tid);
     if (text == NULL)
-        unlinkat(temporary, path, AT_REMOVEDIR);
+        unlinkat(temporary, dir, AT_REMOVEDIR);
+}
+
+/* Makes the file of thread tid say what text says; NULL: removes it. */
+static void set_schedstat(int tid, const char *text)
+{
+    char dir[32];
+
+    snprintf(dir, sizeof(dir), "%d", tid);
+    set_file(dir, "schedstat", text);
 }
 
 /* A vCPU that thread 7 runs, whose times were read a second ago: 5 s and 2 s. */
@@ -128,11 +135,38 @@ static void test_unknown_shares(void)
     set_schedstat(7, "0 0 0\n");
     set_shares(v, temporary, 0);
     ok(v->tally.shareless && v->tid == 0, "a kernel that keeps no times says so by zeros");
-    v = read_before();
     set_schedstat(7, NULL);
     set_schedstat(8, NULL);
+    v = read_before();
+    set_shares(v, -1, 0);
+    ok(v->tally.shareless && v->tid == 0, "no directory of threads");
+}
+
+/* A vCPU that was unplugged: its thread has ended. */
+static void test_ended_shares(void)
+{
+    struct vcpu *v = read_before();
+    struct vm m = {.guest = guest_of(1, 0), .name = ".", .vcpus = (long[]){0}, .nvcpus = 1};
+
+    v->recent = true;
     set_shares(v, temporary, 0);
-    ok(v->tally.shareless && v->tid == 0, "a thread that has ended");
+    ok(v->tally.shareless, "a thread that has ended: what it did until then is not known");
+    set_shares(v, temporary, 0);
+    ok(!v->tally.shareless && v->tally.shares[RUN] == 0, "then 0");
+    is_text(states[state_of(v)], "gone", "and the vCPU is gone");
+    view.debugfs = temporary;
+    set_file("vcpu0", "pid", "7\n");
+    find_last_threads(&m, 0);
+    set_shares(v, temporary, 0);
+    ok(!v->tally.shareless, "debugfs tells that thread for ever");
+    set_file("vcpu0", "pid", "8\n");
+    find_last_threads(&m, 0);
+    ok(v->tid == 8, "until another one runs it");
+    set_file("vcpu0", "pid", NULL);
+    view.debugfs = -1;
+    v->tid = -8;
+    note_vcpu(thread_of(8, m.guest), 0);
+    ok(v->tid == 8, "or an event tells of it");
 }
 
 /* A vCPU that one thread runs, then another one, then the first one again. */
@@ -167,6 +201,7 @@ static void test_only_vcpu_share(void)
 }
 
 static const struct test shares_tests[] = {
+    {"ended_shares", test_ended_shares},
     {"moved_shares", test_moved_shares},
     {"only_vcpu_share", test_only_vcpu_share},
     {"shares", test_shares},
