@@ -409,10 +409,10 @@ struct source {
     /* Returns whether n guests, vCPUs or threads are as many as can be told apart. */
     bool (*is_full)(size_t n);
     /*
-     * Returns the nanoseconds from 1970 to the trace clock's zero, in whole microseconds; 0 if
-     * nothing tells.
+     * Returns the nanoseconds from 1970 to the trace clock's zero, in whole microseconds, as the
+     * report of an interval that ended at that time has them; 0 if nothing tells.
      */
-    uint64_t (*to_epoch)(void);
+    uint64_t (*to_epoch)(uint64_t time);
     size_t max_keys; /* -e: keys of all vCPUs that are told apart in an interval */
 };
 
@@ -2842,12 +2842,15 @@ static void find_clock_offset(void)
     }
 }
 
-/* source.to_epoch: returns how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, in nanoseconds. */
-static uint64_t host_to_epoch(void)
+/* source.to_epoch: returns how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC now. */
+static uint64_t host_to_epoch(uint64_t time)
 {
-    static uint64_t offset;
+    static uint64_t offset, last;
     uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
 
+    if (time == last) /* -w has saved what the report is about to show */
+        return offset;
+    last = time;
     /*
      * The clocks are read one after the other.  Changes of up to a millisecond, which may come from
      * that, are ignored, so that the times in reports do not wobble.
@@ -5208,7 +5211,7 @@ static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size
     char decimals[16] = "", zone[8];
     struct tm tm;
 
-    uint64_t epoch = source->to_epoch(), stamp = time + epoch;
+    uint64_t epoch = source->to_epoch(time), stamp = time + epoch;
     time_t seconds = (time_t)(stamp / NSEC);
     if (ndecimals != 0)
         snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
@@ -5238,6 +5241,7 @@ static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size
 #define MAX_OWNERS (1u << 18)     /* (vCPU, thread) entries taken from all GUEST options */
 #define MAX_NAMES (4u << 20)      /* bytes of all guests' names */
 #define MAX_ALL_KEYS (1u << 17)   /* -e: keys of all vCPUs told apart in an interval */
+#define MAX_EPOCHS (1u << 10)     /* epochs told apart: the host's clock was set once less */
 
 enum {
     MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that is used */
@@ -5248,7 +5252,7 @@ enum {
 /* Options in the header.  kvmstat -r skips those not listed: they tell nothing about guests. */
 enum option {
     OPTION_END = 0,
-    OPTION_DATE = 1,    /* microseconds from 1970 to the trace clock's zero */
+    OPTION_DATE = 1,    /* microseconds from 1970 to the trace clock's zero; see put_date() */
     OPTION_BUFFER = 3,  /* offset of the table of an instance's sub-buffers, and its name */
     OPTION_CLOCK = 4,   /* the text of tracefs's trace_clock */
     OPTION_UNAME = 5,   /* the host's system, name, release and machine, by uname(2) */
@@ -5325,6 +5329,12 @@ struct owner {
     bool mixed;          /* nothing tells which vCPU it ran: MIXED of enum knowledge */
 };
 
+/* Where 1970 was for a part of a recording. */
+struct epoch {
+    uint64_t until;    /* the end of that part, in the trace clock's time */
+    uint64_t to_epoch; /* nanoseconds from 1970 to the trace clock's zero; 0: not told */
+};
+
 /* The recording that is reported (-r).  Times are those of its trace clock. */
 static struct {
     char *name;                  /* its path, escaped for printing */
@@ -5343,10 +5353,11 @@ static struct {
     bool partial;                /* there are more guests, vCPUs or threads than are told apart */
     uint64_t from;               /* start of the first interval; 0: at the first event */
     uint64_t until;              /* complete up to this time; UINT64_MAX: up to its last event */
-    uint64_t to_epoch; /* nanoseconds from 1970 to its clock's zero; 0 if it does not tell */
-    char clock[16];    /* name of its trace clock; empty if it does not tell */
-    uint64_t total;    /* bytes of sub-buffers in the tables read up to now */
-    bool cut;          /* it is a journal: kvmstat did not end in order, or has not ended yet */
+    struct epoch epochs[MAX_EPOCHS]; /* what it tells of 1970, in order of time */
+    size_t nepochs;                  /* number of epochs: it tells nothing if there is none */
+    char clock[16];                  /* name of its trace clock; empty if it does not tell */
+    uint64_t total;                  /* bytes of sub-buffers in the tables read up to now */
+    bool cut; /* it is a journal: kvmstat did not end in order, or has not ended yet */
 } input = {.fd = -1, .until = UINT64_MAX};
 
 /* Ends kvmstat with a message about the byte of the header at input.at. */
@@ -5890,6 +5901,34 @@ static void take_version(const char *text)
         fail_input("reports from and to times that cannot be");
 }
 
+/*
+ * Notes that up to a time, and from the one noted before on, 1970 is to_epoch nanoseconds before
+ * the trace clock's zero.  If there are too many such times, nothing tells of those that follow.
+ */
+static void note_epoch(uint64_t until, uint64_t to_epoch)
+{
+    struct epoch *last = &input.epochs[input.nepochs == 0 ? 0 : input.nepochs - 1];
+
+    if (input.nepochs == MAX_EPOCHS && last->to_epoch != to_epoch)
+        *last = (struct epoch){.until = UINT64_MAX};
+    else if (input.nepochs != 0 && last->to_epoch == to_epoch)
+        last->until = until;
+    else
+        input.epochs[input.nepochs++] = (struct epoch){until, to_epoch};
+}
+
+/* Sets input.epochs by text, that of an OPTION_DATE. */
+static void take_date(const char *text)
+{
+    char *s = (char *)text;
+
+    input.nepochs = 0;
+    do {
+        uint64_t to_epoch = strtoull(s, &s, 0) * 1000;
+        note_epoch(*s == ' ' ? strtoull(s + 1, &s, 10) : UINT64_MAX, to_epoch);
+    } while (*s == ' ');
+}
+
 /* Reads the body of an OPTION_VERSION, OPTION_DATE or OPTION_CLOCK: a text of size bytes. */
 static void take_text_option(uint64_t option, uint64_t size)
 {
@@ -5899,7 +5938,7 @@ static void take_text_option(uint64_t option, uint64_t size)
     if (option == OPTION_VERSION)
         take_version(text);
     else if (option == OPTION_DATE)
-        input.to_epoch = strtoull(text, NULL, 0) * 1000;
+        take_date(text);
     else if (clock != NULL)
         snprintf(input.clock, sizeof(input.clock), "%.*s", (int)strcspn(clock + 1, "]"), clock + 1);
     free(text);
@@ -6119,7 +6158,7 @@ static void take_journal(void)
     while (p.at != last && next_checkpoint(&p)) {
         input.from = p.is[FROM];
         input.until = p.is[UNTIL];
-        input.to_epoch = p.is[TO_EPOCH];
+        note_epoch(p.is[UNTIL], p.is[TO_EPOCH]);
         input.at = p.at + CHECKPOINT_SIZE;
         take_all_commands();
         input.at = p.options + 8;
@@ -6203,9 +6242,13 @@ static void say_recording_lost(const struct text *list)
 }
 
 /* Implements source.to_epoch. */
-static uint64_t recorded_to_epoch(void)
+static uint64_t recorded_to_epoch(uint64_t time)
 {
-    return input.to_epoch;
+    size_t i = 0;
+
+    while (i + 1 < input.nepochs && time > input.epochs[i].until)
+        i++;
+    return input.epochs[i].to_epoch;
 }
 
 /* Returns the time stamp of the recording's next event; UINT64_MAX if there is none. */
@@ -7414,7 +7457,7 @@ static void save_checkpoint(void)
     const uint64_t numbers[NNUMBERS] = {[SIZE] = body.size,
         [FROM] = reading.start,
         [UNTIL] = reading.drained,
-        [TO_EPOCH] = source->to_epoch(),
+        [TO_EPOCH] = source->to_epoch(reading.drained),
         [SYNCED] = output.synced,
         [GUESTS] = output.guests_at};
     put_bytes(&t, checkpoint_magic, 8);
@@ -7468,6 +7511,27 @@ static void append_part(struct text *t, uint64_t at)
 }
 
 /*
+ * Appends input.epochs to t as an OPTION_DATE: the microseconds from 1970 to the trace clock's zero
+ * and the time up to which they are right; then, if the clock was set meanwhile, those after that,
+ * and so on.  trace-cmd reads the first of these numbers only.
+ */
+static void put_date(struct text *t)
+{
+    struct text date = {.s = NULL};
+    char text[64];
+
+    for (size_t i = 0; i < input.nepochs; i++) {
+        const struct epoch *e = &input.epochs[i];
+        snprintf(text, sizeof(text), "%s0x%" PRIx64 " %" PRIu64, i == 0 ? "" : " ",
+            e->to_epoch / 1000, e->until);
+        put_text(&date, text);
+    }
+    put_bytes(&date, "", 1);
+    put_option(t, OPTION_DATE, date.s, date.size);
+    free(date.s);
+}
+
+/*
  * Appends the header of version 6 for a journal to t, up to the first sub-buffer: start is the
  * place of the journal's header's end, last the offset of its last checkpoint.  sizes are the bytes
  * of each CPU's sub-buffers, and become the offsets where they are to be.
@@ -7485,7 +7549,9 @@ static void put_whole_header(
     input.at = start;
     take(reserve(t, (size_t)p.end - start), (size_t)p.end - start);
     t->size += (size_t)p.end - start;
+    input.nepochs = 0;
     while (p.at != last && next_checkpoint(&p)) {
+        note_epoch(p.is[UNTIL], p.is[TO_EPOCH]);
         append_part(&commands, p.at + CHECKPOINT_SIZE);
         append_part(&opts, p.options);
         opts.size -= 2; /* OPTION_END */
@@ -7503,8 +7569,7 @@ static void put_whole_header(
     put_number(t, ncpus, 4);
     put_bytes(t, "options  ", 10);
     put_option(t, OPTION_VERSION, text, strlen(text) + 1); /* before guests: see take_guest() */
-    snprintf(text, sizeof(text), "0x%" PRIx64, p.is[TO_EPOCH] / 1000);
-    put_option(t, OPTION_DATE, text, strlen(text) + 1);
+    put_date(t);
     put_bytes(t, opts.s, opts.size);
     put_bytes(t, "flyrecord", 10);
     uint64_t at = round_up(t->size + 16 * ncpus + 8 + sizeof(clock));

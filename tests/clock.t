@@ -4,28 +4,27 @@
 live_host
 alone
 
-# counts NAME KVMSTAT...: runs that, with -T u, for 2 s beside a guest that makes known exits
+# counts NAME KVMSTAT...: runs that, with -T u, beside a guest that makes known exits, for ten reports
 counts() {
-	local name=$1 begun ended
+	local name=$1 begun ended guest in rows
 	shift
+	start_guest "$name.guest" -d -n 300 -l oh -w
+	guest=$pid in=$hold
 	begun=$(date +%s%N)
-	"$@" -H -T u 0.2 10 >"$tmp/$name.out" 2>"$tmp/$name.err" &
-	kvm=$!
-	children+=("$kvm")
-	until_true 10 test -s "$tmp/$name.err" # no virtual machine is running: the first report
-	start_guest "$name.guest" -n 300 -l oh -w
-	until_true 10 test -s "$tmp/$name.guest.out"
-	wait "$kvm"
+	start "$name" "$@" -H -T u -p "$guest" 0.2
+	until_true 60 test -s "$tmp/$name.out"
+	echo >&"$in"
+	until_true 60 test -s "$tmp/$name.guest.out"
+	until_true 60 eval '[ "$(wc -l <"$tmp/$name.out")" -ge 10 ]'
+	end "$guest"
+	wait "$pid"
 	is "$?" 0 "$name: status 0"
 	ended=$(date +%s%N)
-	end "$pid"
+	rows=$(wc -l <"$tmp/$name.out")
 	is "$(cut -f 2- "$tmp/$name.out" | sums /dev/stdin)" "$(expected oh 300 <"$tmp/$name.guest.out")" \
 		"$name: all that the guest did"
-	# A row a report, of those that ended while the guest was there.
-	[ "$(wc -l <"$tmp/$name.out")" -ge 5 ] && [ "$(wc -l <"$tmp/$name.out")" -le 9 ]
-	ok $? "$name: a report every interval: $(wc -l <"$tmp/$name.out") of 10 have the guest"
-	[ $((ended - begun)) -ge 2000000000 ]
-	ok $? "$name: ten intervals take no less than ten intervals"
+	[ "$rows" -ge 10 ] && [ $((ended - begun)) -ge $((rows * 200000000)) ]
+	ok $? "$name: $rows intervals take no less than $rows intervals"
 }
 
 # No machine's clock can be set back further than it has been up for.
@@ -41,5 +40,17 @@ ${CC:-cc} -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC -o "$tmp/clock.so" "$
 counts wall env LD_PRELOAD="$tmp/clock.so" ASAN_OPTIONS=verify_asan_link_order=0 "$kvmstat"
 like "$(awk 'NR > 1 && ($1 - last > 3000 || last - $1 > 3000) { print "jump" } { last = $1 }' "$tmp/wall.out")" jump \
 	"the clock was indeed set, and -T tells it"
+
+# -r has the times that the live reports had, also of a recording that was cut.
+start_guest paused -P
+for signal in TERM KILL; do
+	LD_PRELOAD="$tmp/clock.so" ASAN_OPTIONS=verify_asan_link_order=0 \
+		start_kvmstat "$signal" -H -T u -w "$tmp/$signal.dat" 0.2
+	until_true 60 eval '[ "$(wc -l <"$tmp/$signal.out")" -ge 8 ]'
+	end "$pid" "$signal"
+	n=$(wc -l <"$tmp/$signal.out")
+	"$kvmstat" -H -T u -r "$tmp/$signal.dat" 0.2 2>"$tmp/err" | head -n "$n" >"$tmp/read"
+	is "$(cat "$tmp/read")" "$(cat "$tmp/$signal.out")" "-r after SIG$signal: the times of $n live reports"
+done
 
 done_testing
