@@ -165,6 +165,8 @@ struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
     int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known; -c: else,
                                    negative: that thread has ended, and none ran it since */
+    const char *untold;         /* why there is this row `?', as explain_rows() says it; "": it has;
+                                   NULL: it is another one */
     bool present;               /* its guest has it now; -r: had it in the interval */
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
@@ -1798,6 +1800,21 @@ static void settle_exit(struct thread *t)
     t->last_exit = SETTLED;
 }
 
+/* Returns the row `?' of t's guest, for t's counts, and notes why; ended: t has ended. */
+static struct vcpu *unknown_vcpu(const struct thread *t, bool ended)
+{
+    static const char several[] = "ran several vCPUs (run each in a thread of its own)";
+    static const char short_lived[] =
+        "ended before its vCPU was known (a newer kernel may tell it)";
+    static const char nameless[] = "does not tell its vCPU (name it as QEMU's -name NAME,"
+                                   "debug-threads=on does, or let kvmstat have debugfs)";
+
+    struct vcpu *v = vcpu_of(t->guest, UNKNOWN_VCPU);
+    if (v->untold == NULL)
+        v->untold = t->known == MIXED ? several : ended ? short_lived : nameless;
+    return v;
+}
+
 /*
  * Ends t, as a new thread was started with its id: t's pending counts go to its vCPU, or to the row
  * `?'.  The process of the new thread is found at its first event.
@@ -1809,7 +1826,7 @@ static void end_thread(struct thread *t)
     settle_exit(t);
     long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t);
     if (t->known != TOLD)
-        move_tally(&t->pending, &vcpu_of(t->guest, id < 0 ? UNKNOWN_VCPU : id)->tally);
+        move_tally(&t->pending, &(id < 0 ? unknown_vcpu(t, true) : vcpu_of(t->guest, id))->tally);
     save_thread(t);
     free(t->pending.keys);
     *t = (struct thread){.tid = t->tid};
@@ -4910,7 +4927,7 @@ static void find_vcpus(bool settling)
             if (v != NULL)
                 note_thread(v, t->tid);
             if (settling)
-                move_tally(&t->pending, &(v != NULL ? v : vcpu_of(t->guest, UNKNOWN_VCPU))->tally);
+                move_tally(&t->pending, &(v != NULL ? v : unknown_vcpu(t, t->gone != 0))->tally);
             t->guest->looked_for = false;
         }
         t->is_new = false;
@@ -9015,6 +9032,18 @@ static void say_nothing(void)
         complain("no virtual machine is running%s", where);
 }
 
+/* Says of each row `?' of the n rows why it is there, and what to do, but only once. */
+static void explain_rows(const struct row *rows, size_t n)
+{
+    for (size_t i = 0; i < n && options.sums == 0 && !is_recorded(); i++) {
+        struct vcpu *v = rows[i].vcpu;
+        if (v->untold != NULL && v->untold[0] != '\0') {
+            complain("process %d: row ?: a thread %s", rows[i].guest->pid, v->untold);
+            v->untold = "";
+        }
+    }
+}
+
 /*
  * Reports the interval from start to end, times of the trace clock, and clears the counts.  If
  * it is the last one, no exit is left to wait for its kvm_mmio.
@@ -9042,6 +9071,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     format_stamp(start, end, stamp, sizeof(stamp));
     t.size = 0;
     size_t nrows = list_rows(&rows, has_row), nchosen = choose_rows(rows, nrows);
+    explain_rows(rows, nchosen);
     size_t nlines = put_rows(&t, rows, nchosen, stamp, under_header == 0);
     under_header = (under_header == 0 || nlines > 1 ? 1 : under_header + 1) % HEADER_EVERY;
     if (nrows == 0 && !said)

@@ -23,7 +23,9 @@ for file in two three moving spinning early; do
 	is "$(cat "$tmp/more")" "" "and no vCPU has more than its own"
 done
 is "$(rows early | awk -F'\t' '$2 != "?" && $3 > 0' | wc -l)" 3 "early: a thread's vCPU is known once it sleeps"
-is "$(cat err.vmexit err.mmio)" "kvmstat: kvm/kvm_mmio: never fires on this architecture (leave -e mmio out)" \
+is "$(grep -c ': row ?: a thread ' err)" "$(awk '$2 == "?" { print $1 }' out | sort -u | wc -l)" \
+	"a line says once of each guest why it has a row ?: $(grep ': row ?: ' err | head -n 1)"
+is "$(grep -hv ': row ?: ' err.vmexit err.mmio)" "kvmstat: kvm/kvm_mmio: never fires on this architecture (leave -e mmio out)" \
 	"-e mmio is refused, and -e vmexit says nothing"
 # keys NAME: of the guest keys, whichever vCPU it was
 keys() {

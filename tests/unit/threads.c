@@ -386,6 +386,45 @@ static void test_moved(void)
         "no vCPU has all that it counted, in a recording");
 }
 
+/* Rows `?', reported twice, of a thread without a name, one that has ended, and one that ran
+ * several.
+ */
+static void explain_all(void)
+{
+    struct row *rows = NULL;
+
+    make_host(SOFTWARE, 1);
+    for (int i = 0; i < 6; i++) {
+        add_thread(TID + i % 3, TID + i % 3, UNKNOWN_VCPU);
+        struct thread *t = known_thread(TID + i % 3);
+        t->guest->asked = true;
+        t->known = i % 3 == 2 ? MIXED : UNTOLD;
+        t->pending.counts[EXITS] = 1;
+        move_tally(&t->pending, &unknown_vcpu(t, i % 3 == 1)->tally);
+    }
+    for (int i = 0; i < 2; i++) {
+        size_t n = list_rows(&rows, has_row);
+        explain_rows(rows, n);
+    }
+    free(rows);
+}
+
+static void test_explain(void)
+{
+    char said[4096];
+
+    run_child(explain_all, said, sizeof(said));
+    is_text(said,
+        "kvmstat: process 5000000: row ?: a thread does not tell its vCPU (name it as QEMU's -name "
+        "NAME,debug-threads=on does, or let kvmstat have debugfs)\n"
+        "kvmstat: process 5000001: row ?: a thread ended before its vCPU was known (a newer kernel "
+        "may "
+        "tell it)\n"
+        "kvmstat: process 5000002: row ?: a thread ran several vCPUs (run each in a thread of its "
+        "own)\n",
+        "why there are rows ?, once of each guest");
+}
+
 /* A CPU whose last event was of a thread that is forgotten since. */
 static void forget_last_thread(void)
 {
@@ -534,6 +573,7 @@ static const struct test threads_tests[] = {
     {"timer_map", test_timer_map},
     {"maker", test_maker},
     {"moved", test_moved},
+    {"explain", test_explain},
     {"forget", test_forget},
     {"entries", test_entries},
     {"guest_option", test_guest_option},
