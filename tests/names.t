@@ -53,6 +53,20 @@ is "$(name_of -name $'a\xe2\x80\xaeb\xe2\x80\x8bc\xe2\x81\xa6d\xef\xbb\xbfe\xc2\
 	'a\xe2\x80\xaeb\xe2\x80\x8bc\xe2\x81\xa6d\xef\xbb\xbfe\xc2\xad\xf3\xa0\x81\x81' \
 	"characters that cannot be seen are escaped"
 
+# A VMM that executes another one has that one's name from then on.
+start_guest first -P -e -N -name first
+first=$pid first_in=$hold
+start_kvmstat executed -Hn 0.2
+kvm=$pid
+until_true 60 has_row executed "$first" first
+ok $? "a VMM's name"
+echo >&"$first_in"
+until_true 60 has_row executed "$first" second
+ok $? "and that of the one that it executed"
+is "$("$kvmstat" -Hn -p second 0.01 1 | cut -f 1)" "$first" "-p finds that"
+end "$kvm"
+end "$first"
+
 # A command line that whoever reads it waits for, longer than this test takes.  kvmstat has procfs in
 # a mount of its own: there, its path is the one in that.
 start_guest web -P -v 2 -N -name web1

@@ -249,7 +249,7 @@ static void print_counts(void)
 
 static void usage(void)
 {
-    fputs("usage: guest [-1IMPTduw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
+    fputs("usage: guest [-1IMPTdeuw] [-v vcpus] [-n loops] [-l letters] [-s usec] [-N name ...]\n"
           "  -l  the loop: o out, i in, m MMIO write, r MMIO read, w MMIO write across\n"
           "      a page, h hlt, c cpuid, g MSR read, p MSR write, v hypercall (AMD's),\n"
           "      q take an interrupt, n nop, s spin, x spin with interrupts off\n"
@@ -257,6 +257,7 @@ static void usage(void)
           "  -1  one thread runs all vCPUs           -M  change CPU at each HLT\n"
           "  -P  never run them                      -I  KVM's interrupt controller\n"
           "  -T  name the threads as QEMU does       -d  start when stdin has a line\n"
+          "  -e  when done, execute a paused guest that is called second\n"
           "  -u  the last vCPU's thread ends after an exit, as if it was unplugged\n"
           "  -w  when done, stay until stdin ends    -N  ignored, with all that follows\n",
         stderr);
@@ -265,10 +266,11 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
-    bool one_thread = false, paused = false, names = false, delay = false, linger = false;
+    bool one_thread = false, paused = false, names = false, delay = false, linger = false,
+         again = false;
     int c;
 
-    while ((c = getopt(argc, argv, "+1IMPTduwv:n:l:s:N")) != -1 && c != 'N') {
+    while ((c = getopt(argc, argv, "+1IMPTdeuwv:n:l:s:N")) != -1 && c != 'N') {
         switch (c) {
         case '1': one_thread = true; break;
         case 'I': irqchip = true; break;
@@ -276,6 +278,7 @@ int main(int argc, char **argv)
         case 'P': paused = true; break;
         case 'T': names = true; break;
         case 'd': delay = true; break;
+        case 'e': again = true; break;
         case 'u': unplug = true; break;
         case 'w': linger = true; break;
         case 'v': nvcpus = atoi(optarg); break;
@@ -312,6 +315,8 @@ int main(int argc, char **argv)
     print_counts();
     if (fflush(stdout) != 0)
         err(1, "stdout");
+    if (again)
+        execl(argv[0], argv[0], "-P", "-N", "-name", "second", NULL);
     if (linger)
         await_stdin();
     return 0;
