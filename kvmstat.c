@@ -110,7 +110,7 @@
 #define NSEC 1000000000u        /* nanoseconds in a second */
 #define DEFAULT_KIB 2048        /* -b: default KiB of each per-CPU buffer */
 #define BIRTHS (1u << 16)       /* slots for the births of threads and processes */
-#define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records, or -r reads */
+#define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records */
 #define MAX_NAME 1023           /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
 #define NO_THREAD INT_MIN       /* a vCPU's thread if none has run it yet */
@@ -184,10 +184,7 @@ struct vcpu {
     uint64_t spent[NSHARES];    /* -c, -m: the nanoseconds since its thread was first known */
 };
 
-/*
- * A process that has virtual machines, had some when it was last looked at, or is named by -p.
- * With -r, process 0 stands for all those that are too many to be told apart.
- */
+/* A process that has virtual machines, had some when it was last looked at, or is named by -p. */
 struct guest {
     int pid;             /* the process id (not a thread id) */
     uint64_t started;    /* when the process started, in clock ticks since boot; 0: not known */
@@ -208,9 +205,8 @@ struct guest {
     uint64_t unsettled_until; /* its descriptors are read again until then: a VM was just made */
     size_t nmachines;         /* number of its descriptors of virtual machines */
     size_t ndirectories;      /* number of its virtual machines' directories in debugfs */
-    bool nameless;   /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
-    bool slow;       /* its descriptors took long to read: those of others are read first */
-    size_t nthreads; /* -r: number of its threads that had events */
+    bool nameless; /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
+    bool slow;     /* its descriptors took long to read: those of others are read first */
     struct text ended_threads; /* -w: entries of its ended threads, as in a GUEST option ... */
     struct text all_threads;   /* ... and, while put_guests() runs, of all */
 };
@@ -231,7 +227,7 @@ enum knowledge {
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;              /* thread id; 0: about to be freed; < 0: see recall_thread() */
+    int tid;              /* thread id; 0: about to be freed */
     uint64_t gone;        /* when it was found to have ended; 0: it was not */
     struct guest *guest;  /* its process; NULL: a new thread has the id, but had no event yet */
     struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
@@ -408,14 +404,11 @@ struct source {
      * that time: ends the thread or process that had the id before.
      */
     void (*end_former)(int child, int pid, uint64_t time);
-    /* Returns whether n guests, vCPUs or threads are as many as can be told apart. */
-    bool (*is_full)(size_t n);
     /*
      * Returns the nanoseconds from 1970 to the trace clock's zero, in whole microseconds, as the
      * report of an interval that ended at that time has them; 0 if nothing tells.
      */
     uint64_t (*to_epoch)(uint64_t time);
-    size_t max_keys; /* -e: keys of all vCPUs that are told apart in an interval */
 };
 
 /* The source that is reported. */
@@ -464,8 +457,7 @@ static struct {
     uint64_t gap;            /* the latest gap of all streams, or mended if that is later */
     uint64_t mended;         /* when others' changes were last set right; 0: there were none */
     uint64_t lost;           /* number of events that the reports up to now told to be lost */
-    size_t nkeys;            /* -e: number of keys in all tallies */
-    bool lossy;              /* something is missing or lumped together: the exit status is 3 */
+    bool lossy;              /* something is missing: the exit status is 3 */
 } reading;
 
 /* The guests, and the threads that run their vCPUs. */
@@ -1449,14 +1441,12 @@ static void merge_keys(struct tally *t)
         add_key(&other, &t->keys[i]);
     qsort(t->keys, kept, sizeof(*t->keys), compare_ids);
     t->keys[kept] = other;
-    reading.nkeys -= t->nkeys - (kept + 1);
     t->nkeys = kept + 1;
 }
 
 /*
  * Returns the key of t with the given id, new if need be; valid until the next call.  If t has
- * MAX_KEYS keys, merges half of them first.  If all tallies together have as many as the source
- * limits them to, returns the key OTHER_KEYS in place of a new one.
+ * MAX_KEYS keys, merges half of them first.
  */
 static struct key *key_of(struct tally *t, uint64_t id)
 {
@@ -1471,15 +1461,12 @@ static struct key *key_of(struct tally *t, uint64_t id)
     }
     if (low < t->nkeys && t->keys[low].id == id)
         return &t->keys[low];
-    if (id != OTHER_KEYS && reading.nkeys >= source->max_keys)
-        return key_of(t, OTHER_KEYS);
     if (t->nkeys == MAX_KEYS) {
         merge_keys(t);
         return key_of(t, id);
     }
     t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
     t->nkeys++;
-    reading.nkeys++;
     t->keys[low] = (struct key){.id = id};
     return &t->keys[low];
 }
@@ -1492,25 +1479,20 @@ static void clear_tally(struct tally *t)
     t->shareless = false;
     free(t->keys);
     t->keys = NULL;
-    reading.nkeys -= t->nkeys;
     t->nkeys = 0;
 }
 
-/* Adds what from has counted to to.  Clears from first: no key counts twice in the limits. */
+/* Adds what from has counted to to, and clears from. */
 static void move_tally(struct tally *from, struct tally *to)
 {
-    struct tally moved = *from;
-
-    from->keys = NULL; /* they are in moved */
-    clear_tally(from);
     for (int i = 0; i < NCOUNTERS; i++)
-        to->counts[i] += moved.counts[i];
+        to->counts[i] += from->counts[i];
     for (int i = 0; i < NSHARES; i++)
-        to->shares[i] += moved.shares[i];
-    to->shareless |= moved.shareless;
-    for (size_t i = 0; i < moved.nkeys; i++)
-        add_key(key_of(to, moved.keys[i].id), &moved.keys[i]);
-    free(moved.keys);
+        to->shares[i] += from->shares[i];
+    to->shareless |= from->shareless;
+    for (size_t i = 0; i < from->nkeys; i++)
+        add_key(key_of(to, from->keys[i].id), &from->keys[i]);
+    clear_tally(from);
 }
 
 /*
@@ -1555,19 +1537,12 @@ static struct guest *add_guest(int pid, uint64_t time)
     return world.guests[i] = g;
 }
 
-/*
- * Returns the guest of the process that had the id pid at the given time, new if need be.  If there
- * are too many guests to tell another one apart, returns that of process 0.
- */
+/* Returns the guest of the process that had the id pid at the given time, new if need be. */
 static struct guest *guest_of(int pid, uint64_t time)
 {
     struct guest *g = known_guest(pid);
 
-    if (g != NULL)
-        return g;
-    if (pid != 0 && source->is_full(world.nguests))
-        return guest_of(0, time); /* stands for all further processes */
-    return add_guest(pid, time);
+    return g != NULL ? g : add_guest(pid, time);
 }
 
 /* Returns whether name is word or, as a shell's pattern, is matched by it. */
@@ -1629,18 +1604,13 @@ static bool has_vcpu(const struct guest *g, long id)
     return i < g->nvcpus && g->vcpus[i]->id == id && g->vcpus[i]->recent;
 }
 
-/*
- * Returns the vCPU of g with the given number, new if need be.  If there are too many vCPUs to tell
- * another one apart, returns g's vCPU UNKNOWN_VCPU.
- */
+/* Returns the vCPU of g with the given number, new if need be. */
 static struct vcpu *vcpu_of(struct guest *g, long id)
 {
     size_t i = vcpu_place(g, id);
 
     if (i < g->nvcpus && g->vcpus[i]->id == id)
         return g->vcpus[i];
-    if (id != UNKNOWN_VCPU && source->is_full(world.nvcpus))
-        return vcpu_of(g, UNKNOWN_VCPU);
     world.nvcpus++;
     struct vcpu *v = create(sizeof(*v));
     v->id = id;
@@ -1764,7 +1734,7 @@ static void note_thread(struct vcpu *v, int tid)
 /* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->tid < 0 || (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid))
+    if (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid)
         return;
     if (t->vcpu != NULL && t->vcpu->tid == t->tid)
         note_thread(t->vcpu, 0);
@@ -2150,7 +2120,6 @@ static void key_vmgexit(struct thread *t, struct stream *s)
     k->count -= here;
     if (k->count == 0 && k->timed == 0) {
         y->nkeys--;
-        reading.nkeys--;
         memmove(k, k + 1, (size_t)(y->keys + y->nkeys - k) * sizeof(*k));
     }
     if (here) {
@@ -4202,13 +4171,6 @@ static struct guest *guest_now(int pid)
     return guest_of(pid, now(CLOCK_MONOTONIC));
 }
 
-/* source.is_full: nothing limits how many guests, vCPUs and threads this host has. */
-static bool is_host_full(size_t n)
-{
-    (void)n;
-    return false;
-}
-
 /* source.find_thread: a new thread's guest is that of its process. */
 static struct thread *find_host_thread(int tid, uint64_t time)
 {
@@ -5213,9 +5175,7 @@ static const struct source this_host = {
     .meet_guest = meet_host_guest,
     .find_vcpu = find_host_vcpu,
     .end_former = end_host_former,
-    .is_full = is_host_full,
     .to_epoch = host_to_epoch,
-    .max_keys = SIZE_MAX,
 };
 
 /*
@@ -5245,20 +5205,18 @@ static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size
 
 /*
  * A recording that is reported (-r), a file of version 6 as trace-cmd.dat.v6(5) describes it.
- * Nothing in the file is trusted: its size limits how much is read, and what real hosts can have
- * limits how much is kept.
+ * Nothing in the file is trusted: its size limits how much is read, and MAX_MEMORY how much is
+ * kept.
  */
 
 #define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together */
 #define MAX_READ_AHEAD (1u << 18) /* bytes read at a time, of one CPU at most */
 #define MAX_AT_ONCE (64u << 20)   /* bytes at most, where one sub-buffer of each CPU needs more */
 #define HEADER_AHEAD (1u << 14)   /* bytes of the header read at a time */
-#define MAX_KNOWN (1u << 15)      /* guests told apart; also vCPUs; also threads with events */
-#define MAX_THREADS (1u << 12)    /* such threads of one guest; it can have no more vCPUs */
-#define MAX_OWNERS (1u << 18)     /* (vCPU, thread) entries taken from all GUEST options */
-#define MAX_NAMES (4u << 20)      /* bytes of all guests' names */
-#define MAX_ALL_KEYS (1u << 17)   /* -e: keys of all vCPUs told apart in an interval */
 #define MAX_EPOCHS (1u << 10)     /* epochs told apart: the host's clock was set once less */
+#ifndef MAX_MEMORY                /* sanitizers need more by far, and all of it */
+#define MAX_MEMORY (1u << 30)     /* bytes of kvmstat -r, the program's own included */
+#endif
 
 enum {
     MAX_TEXT = 1 << 16, /* bytes of an event's format, or of an option that is used */
@@ -5366,8 +5324,6 @@ static struct {
     size_t ncommands;            /* number of these names */
     struct owner *owners;        /* owners of threads, in order of thread id */
     size_t nowners;              /* number of these owners */
-    size_t names;                /* bytes of guests' names taken up to now */
-    bool partial;                /* there are more guests, vCPUs or threads than are told apart */
     uint64_t from;               /* start of the first interval; 0: at the first event */
     uint64_t until;              /* complete up to this time; UINT64_MAX: up to its last event */
     struct epoch epochs[MAX_EPOCHS]; /* what it tells of 1970, in order of time */
@@ -5563,9 +5519,11 @@ static int compare_commands(const void *a, const void *b)
     return x->tid < y->tid ? -1 : x->tid > y->tid;
 }
 
-/* Keeps the thread names in text: lines of thread id, blank, name.  Changes and frees text. */
-static void take_commands(char *text)
+/* Reads the threads' names: lines of thread id, blank, name. */
+static void take_commands(void)
 {
+    char *text = take_text(take_number(8), input.size);
+
     for (char *line = text, *next; *line != '\0'; line = next) {
         const char *rest = line;
         struct command command;
@@ -5579,15 +5537,6 @@ static void take_commands(char *text)
         input.commands[input.ncommands++] = command;
     }
     free(text);
-}
-
-/* Reads the threads' names: MAX_COMMANDS of their bytes at most. */
-static void take_all_commands(void)
-{
-    uint64_t size = take_number(8), kept = size < MAX_COMMANDS ? size : MAX_COMMANDS;
-
-    take_commands(take_text(kept, MAX_COMMANDS));
-    skip(size - kept);
 }
 
 /* Reads the formats of sub-buffers and events. */
@@ -5616,25 +5565,6 @@ static void take_formats(void)
 /*
  * A recording: what it tells of guests.
  */
-
-/* Notes that the recording has more than is told apart; prints that the first time. */
-static void note_partial(void)
-{
-    if (!input.partial)
-        complain(
-            "%s: too many guests, vCPUs or threads: those beyond are in the rows ? (record for "
-            "a shorter time, or with -p)",
-            input.name);
-    input.partial = reading.lossy = true;
-}
-
-/* Implements source.is_full: MAX_KNOWN of each kind are told apart.  Notes if there are more. */
-static bool is_recording_full(size_t n)
-{
-    if (n >= MAX_KNOWN)
-        note_partial();
-    return n >= MAX_KNOWN;
-}
 
 /* Returns whether -p asks for g, by its process or its name, or there is no -p. */
 static bool is_asked_for(const struct guest *g)
@@ -5671,18 +5601,10 @@ static void meet_recorded_guest(struct guest *g, uint64_t time)
     g->asked = is_asked_for(g);
 }
 
-/* Names g, unless all guests' names together would be longer than MAX_NAMES. */
 static void set_name(struct guest *g, const char *name)
 {
-    size_t size = strlen(name) + 1;
-
     if (g->name != NULL && strcmp(g->name, name) == 0)
         return;
-    if (input.names + size > MAX_NAMES) {
-        note_partial();
-        return;
-    }
-    input.names += size;
     free(g->name);
     g->name = copy(name);
     g->asked |= is_asked_for(g);
@@ -5694,10 +5616,6 @@ static void set_name(struct guest *g, const char *name)
  */
 static void add_owner(int tid, struct guest *g, struct vcpu *v, bool own)
 {
-    if (input.nowners == MAX_OWNERS) {
-        note_partial();
-        return;
-    }
     input.owners = grow(input.owners, input.nowners, sizeof(*input.owners));
     input.owners[input.nowners] = (struct owner){.tid = tid,
         .order = (uint32_t)input.nowners,
@@ -5766,13 +5684,9 @@ static void take_guest(uint64_t end)
     uint64_t pid = take_number(8), n = take_number(4);
     if (input.at > end || n > (end - input.at) / ENTRY_SIZE)
         fail_input("more than its option can have");
-    size_t kept = n < MAX_OWNERS ? (size_t)n : MAX_OWNERS;
-    uint8_t *entries = (uint8_t *)take_text(kept * ENTRY_SIZE, kept * ENTRY_SIZE);
-    skip((n - kept) * ENTRY_SIZE);
-    if (kept < n)
-        note_partial();
+    uint8_t *entries = (uint8_t *)take_text(n * ENTRY_SIZE, input.size);
     bool own = end - input.at >= n * 16 && input.until != UINT64_MAX; /* kvmstat wrote this */
-    for (size_t i = 0; i < kept; i++) {
+    for (size_t i = 0; i < n; i++) {
         long id = entry_vcpu(entries, i);
         uint64_t tid = load(entries + i * ENTRY_SIZE + 4, 4);
         uint64_t first = own ? take_number(8) : 0, last = own ? take_number(8) : UINT64_MAX;
@@ -5791,7 +5705,6 @@ static void take_guest(uint64_t end)
         }
     }
     free(entries);
-    skip(own ? (n - kept) * 16 : 0);
     /* kvmstat 1.3 and later appends the ids of the threads whose vCPU nothing told. */
     for (uint64_t m = own && end - input.at >= 4 ? take_number(4) : 0; m > 0; m--) {
         uint64_t tid = take_number(4);
@@ -5819,19 +5732,7 @@ static int recalled_pid_of(int tid, uint64_t time)
     return o != NULL ? o->guest->pid : tid;
 }
 
-/* Returns the guest of thread tid, which it adds if it is new. */
-static struct guest *recall_guest(int tid)
-{
-    int pid = pid_of(tid, 0);
-
-    /* In a partial recording the entry of this thread may be left out: guest 0 has such threads. */
-    return guest_of(known_guest(pid) != NULL || !input.partial ? pid : 0, 0);
-}
-
-/*
- * Implements source.find_thread.  Threads of a guest that are too many to be told apart, and all of
- * guest 0, share one struct thread of that guest: its tid is negative, and its vCPU is not known.
- */
+/* Implements source.find_thread. */
 static struct thread *recall_thread(int tid, uint64_t time)
 {
     struct thread *t = known_thread(tid);
@@ -5840,15 +5741,7 @@ static struct thread *recall_thread(int tid, uint64_t time)
     if (t != NULL && t->guest != NULL)
         return t;
     const struct owner *o = owner_of(tid);
-    struct guest *g = recall_guest(tid);
-    if (g->nthreads == MAX_THREADS)
-        note_partial();
-    if (g->pid == 0 || g->nthreads == MAX_THREADS || is_recording_full(world.nthreads)) {
-        t = thread_of(-1 - g->pid, g);
-        t->known = MIXED;
-        return t;
-    }
-    g->nthreads++;
+    struct guest *g = guest_of(pid_of(tid, 0), 0);
     t = thread_of(tid, g);
     if (o != NULL && o->guest == g) { /* else the thread id was used again */
         t->vcpu = o->mixed ? NULL : o->vcpu;
@@ -6177,7 +6070,7 @@ static void take_journal(void)
         input.until = p.is[UNTIL];
         note_epoch(p.is[UNTIL], p.is[TO_EPOCH]);
         input.at = p.at + CHECKPOINT_SIZE;
-        take_all_commands();
+        take_commands();
         input.at = p.options + 8;
         take_options(buffers);
         input.at = p.runs;
@@ -6347,7 +6240,7 @@ static void read_header(void)
     if (input.cut) {
         take_journal();
     } else {
-        take_all_commands();
+        take_commands();
         take_buffers();
     }
     if (input.ncommands > 1)
@@ -6385,9 +6278,7 @@ static const struct source recorded_host = {
     .meet_guest = meet_recorded_guest,
     .find_vcpu = recall_vcpu,
     .end_former = end_recorded_former,
-    .is_full = is_recording_full,
     .to_epoch = recorded_to_epoch,
-    .max_keys = MAX_ALL_KEYS,
 };
 
 /*
@@ -9243,6 +9134,8 @@ static void report_recording(void)
 
 int main(int argc, char **argv)
 {
+    struct rlimit memory;
+
     /* A file that kvmstat opens must not become its stdin, stdout or stderr if that is closed. */
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
@@ -9252,6 +9145,10 @@ int main(int argc, char **argv)
         world.odd = now(CLOCK_REALTIME);
     world.odd |= 1;
     parse_options(argc, argv);
+    if (is_recorded() && getrlimit(RLIMIT_AS, &memory) == 0 && memory.rlim_cur > MAX_MEMORY) {
+        memory.rlim_cur = MAX_MEMORY;
+        setrlimit(RLIMIT_AS, &memory);
+    }
     if (is_recorded())
         report_recording();
     else

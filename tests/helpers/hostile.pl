@@ -140,11 +140,16 @@ my %kinds = (
 		push @events, (event(1, 2001, 1000, 5, 0), event(1, 2002, 1000, 2, 0)) x 10;
 		write_recording(header_page($PAGE), \@formats, $options, [subbufs(1000, @events)]);
 	},
-	# Keys of many vCPUs, as many as are told apart.
+	# Keys of many vCPUs, as many as are told apart of one.
 	keys => sub {
 		my @formats = (format_of('kvm_pio', 1, 'unsigned int port', 'unsigned int vcpu_id'));
 		my @events = map { my $vcpu = $_; map { event(1, 9, 1000, $_ * 3, $vcpu) } 1 .. 1000 } 1 .. $number;
 		write_recording(header_page($PAGE), \@formats, '', [subbufs(1000, @events)]);
+	},
+	# Processes that share an option with a long name, but each have a copy of it.
+	processes => sub {
+		my $options = guest('p' x 1000, 0, map { (0, $_) } 1 .. $number);
+		write_recording(header_page($PAGE), \@exit, $options, [subbuf(1000, event(1, 1, 0, 12, 1, 0))]);
 	},
 	# Guests of one vCPU.
 	guests => sub {

@@ -324,7 +324,6 @@ static void test_json(void)
 static void test_key_sums(void)
 {
     clear();
-    reading.nkeys = 0;
     options.table = VMEXIT;
     options.no_header = true;
     options.sums = 1;
@@ -333,9 +332,8 @@ static void test_key_sums(void)
     key_of(&add_vcpu(1, 1)->tally, 1)->count = 4;
     options.rows = 1;
     is_rows("", false, "1\t2\t0x1\t5\t62.50\t-\t-\t-\t-\n", "-e -s -l: the guest's first key");
-    ok(reading.nkeys == 2, "a key that two vCPUs had is one in the sum");
+    ok(world.guests[0]->vcpus[0]->tally.nkeys == 2, "a key that two vCPUs had is one in the sum");
     clear();
-    reading.nkeys = 0;
     options.table = VMEXIT;
     options.no_header = true;
     options.sums = 2;
@@ -343,9 +341,8 @@ static void test_key_sums(void)
     key_of(&add_vcpu(2, 0)->tally, 12)->count = 4;
     is_rows("", false, "-\t2\t0xc\t7\t100.00\t-\t-\t-\t-\n", "-e -ss: the host's keys");
     clear_counts();
-    ok(reading.nkeys == 0, "and no key of it is left behind");
+    ok(host_sums.tally.nkeys == 0, "and no key of it is left behind");
     clear();
-    reading.nkeys = 0;
     options.table = VMEXIT;
     options.no_header = true;
     options.rows = 1;
