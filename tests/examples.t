@@ -70,7 +70,7 @@ while read -r command; do
 	*'grep T03:0') want="^$dates[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
 	*'-k exits'*) want="^ *$busy    0 \|" ;;
 	*'-k wait%'*) want="^ *$busy    0 \|.* web1$" ;;
-	*-nsz*) want="^ *$busy    1 \| .* web1$" ;;
+	*-nsz*) want="^ *$busy     1 \| .* web1$" ;;
 	*.tsv) want="^$" ;;
 	nohup*) want="^2[0-9T:+.-]* +$busy    0 \|.* web1$" ;;
 	*'-p web1'*) want="^ *$busy    0 \|" ;;

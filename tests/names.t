@@ -18,10 +18,10 @@ has_row() {
 	[ "$(awk -F'\t' -v pid="$2" '$1 == pid { name = $12 } END { print name }' "$tmp/$1.out")" = "$3" ]
 }
 
-# name_of WORDS...: the name of a guest with these words in its command line
+# name_of WORDS...: the name of a guest with these words in its command line, once that could be read
 name_of() {
 	start_guest "name$tests" -P -N "$@"
-	"$kvmstat" -Hn -p "$pid" 0.01 1 | cut -f12
+	"$kvmstat" -Hn -p "$pid" 0.1 100 | awk -F'\t' '{ name = $12 } name != "guest" { exit } END { print name }'
 	end "$pid"
 }
 
@@ -82,7 +82,7 @@ before=$(wc -l <"$tmp/slowly.out")
 sleep 1
 [ "$(wc -l <"$tmp/slowly.out")" -ge $((before + 12)) ]
 ok $? "a command line that gives no answer: the reports come on time"
-has_row slowly "$slow" guest && has_row slowly "$web" web1
+until_true 20 has_row slowly "$web" web1 && has_row slowly "$slow" guest
 ok $? "with the process's name, and the names of the others"
 is "$(grep ^kvmstat: "$tmp/slowly.err")" "kvmstat: /proc/$slow/cmdline: no answer in time (the process's name stands for \
 the guest's until it is read)" "and one line says so"
