@@ -39,7 +39,7 @@ while read -r command; do
 	case $command in
 	'trace-cmd record'*) continue ;; # it takes the whole host: amd.t runs it on one of its own
 	'kvmstat -m'* | pm* | *kvmstat.config) continue ;; # fleet.t
-	*spins*) start_guest spinning -T -n 0 -l x -N -name loop
+	*spins*) start_guest "spinning$tests" -T -n 0 -l x -N -name loop
 		spinning=$pid ;;
 	esac
 	case $command in
@@ -54,6 +54,10 @@ while read -r command; do
 		recorded=(host.??-????.dat)
 		cp "${recorded[-1]}" host.27-0231.dat
 		continue ;;
+	*whole.dat) # of a recording that was cut
+		"$kvmstat" -H -w host.dat 0.1 >cut.out &
+		until_true 60 test -s cut.out
+		end $! KILL ;;
 	*'grep T03:0') command=${command/T03:0/$("$kvmstat" -HT d -r host.27-0231.dat | grep -om 1 'T..:')} ;;
 	esac
 	out=$(run "$command")
