@@ -24,7 +24,9 @@ for table in "${tables[@]}"; do
 		esac
 	else
 		case $table in
-		vmexit) want='kvm_entry kvm_exit' ;;
+		vmexit)
+			want='kvm_entry kvm_exit'
+			[ ! -e "$instances/../events/kvm/kvm_vmgexit_enter" ] || want+=' kvm_vmgexit_enter' ;;
 		mmio) want='kvm_entry kvm_exit kvm_mmio' ;;
 		ioport) want='kvm_entry kvm_pio' ;;
 		*) want=$(printf '%s\n' kvm_entry "kvm_$table" | sort | xargs) ;;
