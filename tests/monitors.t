@@ -95,7 +95,8 @@ processes=$(printf '%s\n' "${pids[@]}" | sort -n)
 for kvm in before after only; do
 	is "$(cut -f1 "$tmp/$kvm.out" | sort -nu)" "$processes" "$kvm: no other process has a row"
 	is "$(cut -f2 "$tmp/$kvm.out" | grep -c '?')" 0 "$kvm: and no row is ?"
-	is "$(grep -v 'no virtual machine is running' "$tmp/$kvm.err")" "" "$kvm: and no error is said"
+	# A slow host needs more than 0.1 s to look at all processes, and says so.
+	is "$(grep -v -e "no virtual machine is running" -e "no time to look" "$tmp/$kvm.err")" "" "$kvm: and no error is said"
 done
 for p in "${pids[@]}"; do
 	end "$p" KILL
