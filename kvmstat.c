@@ -49,12 +49,15 @@
  *
  * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
  * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
- * by such events (on arm64, to note_load()), or found by find_vcpus().  has_row() says whether it
- * has a row, save_guest() writes its GUEST option, and describe_instance() its metrics.
+ * by such events (on arm64, to note_load()), or found by find_vcpus(), which gives the vCPU
+ * UNKNOWN_VCPU, the row `?', what it finds no other one for; so does end_thread().  has_row() says
+ * whether it has a row; the comment before host_sums, how rows are chosen and sorted.  save_guest()
+ * writes its GUEST option, and describe_instance() its metrics.
  *
  * To add a column: enum counter, counter_columns[], all_metrics[] (with a number above all there),
  * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].  One
- * of -c: enum share in place of enum counter, and read_times().
+ * of -c: enum share in place of enum counter, and read_times().  Counters stand before run%, wait%
+ * and state, so a new one changes these fields' numbers, which the manual promises not to do.
  *
  * A table of -e: enum table, tables[] with a function beside name_port(), a key_ function beside
  * key_pio(), and its uses in events[], of KVM_ENTRY, too; then print_usage(), print_help() and
@@ -65,6 +68,8 @@
  * no names of reasons by that field (SYMBOL; see parse_format() and parse_symbols()), a case in
  * exit_key() and check_reasons(), too, and names as riscv64_causes[].  If events[] must tell it
  * from an OTHER_HOST: enum host_kind with HARDWARE_HOSTS, choose_events(), and events[]' masks.
+ * Where a halt is an event of its own, beside kvm_exit (LoongArch), that is a new event, whose
+ * function does what count_exit() does, with HALTX.
  */
 
 #define _GNU_SOURCE
@@ -385,8 +390,6 @@ struct source {
     bool (*read_pages)(struct stream *s);
     /* Adds to s what its CPU lost before the sub-buffer that was just opened. */
     void (*add_lost)(struct stream *s);
-    /* Prints what was lost: list has numbers of events and their CPUs. */
-    void (*say_lost)(const struct text *list);
     /* Data of s is corrupt: ends kvmstat or, if others changed the instance, drops the data. */
     void (*refuse)(struct stream *s, const char *what);
     /* Puts thread tid's name, cut to size bytes, in name.  Returns false if it is not known. */
@@ -605,6 +608,23 @@ static void *insert(void *p, size_t n, size_t size, size_t i)
     memmove(q + (i + 1) * size, q + i * size, (n - i) * size);
     return q;
 }
+
+/*
+ * Sets i to the lowest index of n objects for which before, an expression of i, is false; it is
+ * true of all that are in front of that one.  i is n if there is none.
+ */
+#define FIND_PLACE(i, n, before)                                                                   \
+    do {                                                                                           \
+        size_t low = 0, high = (n);                                                                \
+        while (low < high) {                                                                       \
+            (i) = low + (high - low) / 2;                                                          \
+            if (before)                                                                            \
+                low = (i) + 1;                                                                     \
+            else                                                                                   \
+                high = (i);                                                                        \
+        }                                                                                          \
+        (i) = low;                                                                                 \
+    } while (0)
 
 /* Returns a new object of size bytes, all zero.  Ends kvmstat if memory is short. */
 static void *create(size_t size)
@@ -1260,16 +1280,10 @@ static const char *next_symbol(const char *s, struct symbol *symbol)
 /* Returns the index in symbols[table].list of the symbol with the value, or where it belongs. */
 static size_t symbol_index(size_t table, uint64_t value)
 {
-    size_t low = 0, high = symbols[table].n;
+    size_t i;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (symbols[table].list[mid].value < value)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    FIND_PLACE(i, symbols[table].n, symbols[table].list[i].value < value);
+    return i;
 }
 
 /* Adds symbol to symbols[table], unless one with its value is there already. */
@@ -1450,25 +1464,19 @@ static void merge_keys(struct tally *t)
  */
 static struct key *key_of(struct tally *t, uint64_t id)
 {
-    size_t low = 0, high = t->nkeys;
+    size_t i;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (t->keys[mid].id < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (low < t->nkeys && t->keys[low].id == id)
-        return &t->keys[low];
+    FIND_PLACE(i, t->nkeys, t->keys[i].id < id);
+    if (i < t->nkeys && t->keys[i].id == id)
+        return &t->keys[i];
     if (t->nkeys == MAX_KEYS) {
         merge_keys(t);
         return key_of(t, id);
     }
-    t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), low);
+    t->keys = insert(t->keys, t->nkeys, sizeof(*t->keys), i);
     t->nkeys++;
-    t->keys[low] = (struct key){.id = id};
-    return &t->keys[low];
+    t->keys[i] = (struct key){.id = id};
+    return &t->keys[i];
 }
 
 /* Clears the counts and frees the keys.  An exit that is still open stays open. */
@@ -1502,16 +1510,10 @@ static void move_tally(struct tally *from, struct tally *to)
 /* Returns the index in world.guests of the first guest with a larger pid. */
 static size_t guest_place(int pid)
 {
-    size_t low = 0, high = world.nguests;
+    size_t i;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (world.guests[mid]->pid <= pid)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    FIND_PLACE(i, world.nguests, world.guests[i]->pid <= pid);
+    return i;
 }
 
 /* Returns the guest of the process that has the id pid now; NULL if it is not known. */
@@ -1577,16 +1579,10 @@ static void end_guest(struct guest *g, uint64_t time)
 /* Returns the index of vCPU id in g->vcpus, or where it belongs. */
 static size_t vcpu_place(const struct guest *g, long id)
 {
-    size_t low = 0, high = g->nvcpus;
+    size_t i;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (g->vcpus[mid]->id < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    FIND_PLACE(i, g->nvcpus, g->vcpus[i]->id < id);
+    return i;
 }
 
 /* Notes whether v is present now. */
@@ -3339,12 +3335,6 @@ static void add_overrun(struct stream *s)
     total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
     s->lost += total < s->overrun ? total : total - s->overrun; /* less: the buffer was emptied */
     s->overrun = total;
-}
-
-/* source.say_lost: prints the list, and the option that helps. */
-static void say_host_lost(const struct text *list)
-{
-    complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)list->size, list->s, options.kib);
 }
 
 /*
@@ -5167,7 +5157,6 @@ static void forget_guests(uint64_t end)
 static const struct source this_host = {
     .read_pages = read_buffer,
     .add_lost = add_overrun,
-    .say_lost = say_host_lost,
     .refuse = refuse_buffer,
     .find_comm = find_host_comm,
     .find_pid = host_pid_of,
@@ -5662,16 +5651,10 @@ static void sort_owners(void)
 /* Returns what the GUEST options tell of thread tid; NULL if they do not name it. */
 static const struct owner *owner_of(int tid)
 {
-    size_t low = 0, high = input.nowners;
+    size_t i;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (input.owners[mid].tid < tid)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < input.nowners && input.owners[low].tid == tid ? &input.owners[low] : NULL;
+    FIND_PLACE(i, input.nowners, input.owners[i].tid < tid);
+    return i < input.nowners && input.owners[i].tid == tid ? &input.owners[i] : NULL;
 }
 
 /* Reads the body of an OPTION_GUEST, which ends at offset end; save_guest() has its layout. */
@@ -6144,13 +6127,6 @@ static void add_recorded_loss(struct stream *s)
     s->lost_more |= s->subbuf.lost == 0;
 }
 
-/* Implements source.say_lost. */
-static void say_recording_lost(const struct text *list)
-{
-    complain(
-        "%s: events lost:%.*s (record with larger buffers)", input.name, (int)list->size, list->s);
-}
-
 /* Implements source.to_epoch. */
 static uint64_t recorded_to_epoch(uint64_t time)
 {
@@ -6270,7 +6246,6 @@ static void read_header(void)
 static const struct source recorded_host = {
     .read_pages = read_recorded,
     .add_lost = add_recorded_loss,
-    .say_lost = say_recording_lost,
     .refuse = refuse_recording,
     .find_comm = recall_comm,
     .find_pid = recalled_pid_of,
@@ -6892,7 +6867,10 @@ static void report_lost(uint64_t start)
     }
     if (t.s == NULL)
         return;
-    source->say_lost(&t);
+    if (is_recorded())
+        complain("%s: events lost:%.*s (record with larger buffers)", input.name, (int)t.size, t.s);
+    else
+        complain("events lost:%.*s (raise -b, now %" PRIu64 ")", (int)t.size, t.s, options.kib);
     free(t.s);
     reading.lossy = true;
 }
