@@ -7748,30 +7748,23 @@ static struct {
     size_t room;           /* vCPUs that a new file has room for */
     uint64_t again;        /* when, by CLOCK_MONOTONIC, to replace the file once more; 0: never */
     int next_instance;     /* the next id in PCP that is not made of a process id, modulo 2^30 */
-    bool said;             /* kvmstat has said that there is no file, and there still is none */
 } metrics = {.dir = -1, .fd = -1};
-
-/* Returns what the user can do if the file cannot be made, for which errno has the reason. */
-static const char *metrics_remedy(void)
-{
-    switch (errno) {
-    case ENOENT: return "install Performance Co-Pilot, or set PCP_TMP_DIR";
-    case EACCES:
-    case EPERM: return "run as root";
-    case EDQUOT:
-    case ENOSPC: return "-m needs room there for its file";
-    case EEXIST: return "remove what somebody put there in the place of kvmstat's file";
-    case EMFILE:
-    case ENFILE: return "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
-    default: return "see DIAGNOSTICS in kvmstat(1)";
-    }
-}
 
 /* Ends kvmstat, as an operation on the file or directory name failed, with errno's reason. */
 static _Noreturn void fail_metrics(const char *name)
 {
-    const char *remedy = metrics_remedy();
+    const char *remedy = "see DIAGNOSTICS in kvmstat(1)";
 
+    switch (errno) {
+    case ENOENT: remedy = "install Performance Co-Pilot, or set PCP_TMP_DIR"; break;
+    case EACCES:
+    case EPERM: remedy = "run as root"; break;
+    case EDQUOT:
+    case ENOSPC: remedy = "-m needs room there for its file"; break;
+    case EEXIST: remedy = "remove what somebody put there in the place of kvmstat's file"; break;
+    case EMFILE:
+    case ENFILE: remedy = "raise the limit of open files: ulimit -n, or sysctl fs.file-max";
+    }
     fail("%s: %s (%s)", name, strerror(errno), remedy);
 }
 
@@ -8181,28 +8174,15 @@ static void remove_metrics_file(void)
 }
 
 /*
- * To be called when the file could not be replaced, for which errno has the reason.  Removes the
- * file that is there, since its values would no longer be updated, and complains, but only once
- * until there is a file again.  The next report tries again.
+ * Adds the counts of the interval to the totals, and writes those to the file or, if that has not
+ * these vCPUs or is not in its place, to a new one.  Ends kvmstat if it cannot make that.
  */
-static void give_up_file(void)
-{
-    int error = errno;
-
-    remove_metrics_file();
-    errno = error;
-    if (!metrics.said)
-        complain("%s: no metrics: %s (%s)", metrics.name, strerror(error), metrics_remedy());
-    metrics.said = true;
-}
-
-/* Adds the counts of the interval to the totals, and writes those to the file or to a new one. */
 static void report_metrics(void)
 {
     static struct row *rows;
     struct mmv_file *f = metrics.file;
     size_t n = list_rows(&rows, is_instance);
-    bool same = f != NULL && f->indom.count == n && !naming.changed && is_in_place();
+    bool same = f->indom.count == n && !naming.changed && is_in_place();
     const struct mmv_instance *instances = same ? mmv_vcpus_of(f, n).instances : NULL;
     bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
@@ -8214,12 +8194,12 @@ static void report_metrics(void)
     }
     if ((!same || again) && replace_metrics_file(rows, n)) {
         metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
-        metrics.said = naming.changed = false;
+        naming.changed = false;
     } else if (same) {
         /* Also if `again', but there was no room for two files: the next report tries again. */
         set_values(f, rows, n);
     } else {
-        give_up_file();
+        fail_metrics(metrics.name);
     }
 }
 
