@@ -36,8 +36,9 @@ for table in "${tables[@]}"; do
 done
 echo >&"$known_in"
 until_true 20 test -s "$tmp/known.out"
-sleep 0.4
 for table in "${tables[@]}"; do
+	next_reports $table "$idle"
+	but_late "$tmp/$table.err"
 	end "${!table}"
 	is "$status$(cat "$tmp/$table.err")" 143 "-e $table: it went on to the end"
 	same_rows 1 4 "$("$kvmstat" -H -n -e $table -r "$tmp/$table.dat" 0.1 | head -n "$(wc -l <"$tmp/$table.out")")" \

@@ -78,9 +78,8 @@ like() {
 	grep -Eq -- "$2" <<<"$1" || { why "no match for: $2" && why "in: $1"; }
 }
 
-# but_late FILE...: of what kvmstat said on a machine that is emulated, without the lines that it was
-# too slow: for what kvmstat takes its time for at most, a look at all processes or a name, its time
-# can be too little.  The counts are right nonetheless.
+# but_late FILE...: of what kvmstat said, leaves out the lines that it had too little time at most for
+# a look at all processes, or for a name: on a slow machine, that is right, and so are the counts
 but_late() {
 	sed -i '/^kvmstat: processes: no time to look beyond/d; /^kvmstat: .*: no answer in time/d' "$@"
 }
@@ -171,6 +170,26 @@ examples() {
 				taking = 0
 			}
 		}'
+}
+
+# has_sums FILE WANTED: whether these rows of sums are among those of FILE
+has_sums() {
+	[ -z "$(comm -13 <(sums "$1" | sort) <(sort <<<"$2"))" ]
+}
+
+# all_reported NAME WANTED: waits until kvmstat, which may be late, reported what makes these sums
+all_reported() {
+	until_true 5 has_sums "$tmp/$1.out" "$2"
+}
+
+# has_rows NAME PID N: whether kvmstat has printed as many rows of a guest's vCPU 0
+has_rows() {
+	[ "$(grep -c "^$2	0	" "$tmp/$1.out")" -ge "$3" ]
+}
+
+# next_reports NAME PID: waits for two further reports, so that what has been up to now is in them
+next_reports() {
+	until_true 5 has_rows "$1" "$2" $(($(grep -c "^$2	0	" "$tmp/$1.out") + 2))
 }
 
 clean_up() {

@@ -11,8 +11,8 @@ start_kvmstat other -H 0.25
 other=$pid
 
 "$guest" -v 2 -n 500 -l omh >"$tmp/one" 2>/dev/null
-sleep 0.3
 want=$(expected omh 500 <"$tmp/one")
+all_reported all "$want"
 is "$(sums "$tmp/all.out" | grep "^$(cut -f1 "$tmp/one" | head -n 1)	")" "$want" \
 	"a guest of two vCPUs: sums over the reports are KVM's statistics"
 
@@ -24,13 +24,14 @@ for i in 1 2 3 4 5; do
 	"$guest" -v "$i" -n 300 -l rwo >"$tmp/short$i" 2>/dev/null
 done
 wait $!
-sleep 0.6
 {
 	expected oomh 700 <"$tmp/moving"
 	for i in 1 2 3 4 5; do
 		expected rwo 300 <"$tmp/short$i"
 	done
 } >>"$tmp/want"
+all_reported all "$(cat "$tmp/want")"
+all_reported other "$(cat "$tmp/want")"
 while IFS=$'\t' read -r p _; do
 	sums "$tmp/all.out" | grep "^$p	"
 done < <(cut -f1 "$tmp/want" | uniq) >"$tmp/got"
@@ -40,6 +41,7 @@ is "$(cat "$tmp/got")" "$(cat "$tmp/want")" \
 end "$all"
 end "$other"
 is "$(sums "$tmp/other.out")" "$(sums "$tmp/all.out")" "two kvmstats at a time both count everything"
+but_late "$tmp/all.err"
 is "$(cat "$tmp/all.err")" "$(yes 'kvmstat: no virtual machine is running' |
 	head -n "$(wc -l <"$tmp/all.err")")" "nothing is lost, and no error said"
 
@@ -63,7 +65,7 @@ turns=$pid
 start_guest turns_guest -1 -v 2 -n 3000 -w
 turns_guest=$pid
 until_true 20 test -s "$tmp/turns_guest.out"
-sleep 0.3
+next_reports turns "$turns_guest"
 end "$turns_guest"
 end "$turns"
 got=$(sums "$tmp/turns.out" | awk -F'\t' -v OFS='\t' '{ print $2, ($3 > 0) }' | sort)
@@ -89,9 +91,10 @@ is "$(cat "$instances/kvmstat.$only/options/event-fork")" 1 "-p: threads to come
 is "$(xargs <"$instances/kvmstat.$only/set_event_pid")" "$mine" "-p: and no other process's"
 echo >&"$mine_in"
 wait "$mine"
-sleep 0.3
+want=$(expected oh 2000 <"$tmp/mine.out")
+all_reported only "$want"
 end "$only"
-is "$(sums "$tmp/only.out")" "$(expected oh 2000 <"$tmp/mine.out")" \
+is "$(sums "$tmp/only.out")" "$want" \
 	"-p: the process's threads, also later ones, and no other's, are counted"
 end "$others"
 

@@ -82,6 +82,7 @@ for kvm in large small; do
 	# With events, births are lost, and then it is not known whose some threads were.
 	known='no virtual machine is running'
 	[ "$kvm" = large ] || known+='\|events lost:\|events: their threads ended'
+	but_late "$tmp/$kvm.err"
 	is "$(grep -v "$known" "$tmp/$kvm.err")" "" "$kvm buffers: no other error"
 	# By process: exits counted, and exits made.
 	{

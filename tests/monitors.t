@@ -71,7 +71,10 @@ all_done() {
 }
 until_true 30 all_done
 ok $? "all have finished"
-sleep 0.4
+for kvm in before after only; do
+	next_reports $kvm "${pids[-]}"
+	but_late "$tmp/$kvm.err"
+done
 end "$before"
 end "$after"
 end "$only"

@@ -54,7 +54,7 @@ web=$pid
 echo >&"$hold"
 until_true 5 has_values 3
 until_true 10 test -s "$tmp/web.out"
-sleep 0.4
+next_reports first "$web"
 pcp_table >"$tmp/values"
 sums "$tmp/first.out" | grep -e "^$web" -e "^$odd" >"$tmp/sums"
 is "$(cat "$tmp/values")" "$(cat "$tmp/sums")" "each counter is the sum of the table's"
@@ -260,7 +260,7 @@ if software_backend; then
 	start_guest shared -d -1 -v 2 -n 100 -l o -w
 	echo >&"$hold"
 	until_true 10 test -s "$tmp/shared.out"
-	sleep 0.5
+	next_reports unknown "$pid"
 	is "$(pcp_table)" "$(sums "$tmp/unknown.out" | sort -n -k1,1 -k2,2)" "the instance PID/? stays, with its counters"
 	like "$(pcp_table)" "^$pid	\?	[1-9]" "and is there"
 	end "$pid"

@@ -204,7 +204,8 @@ for first in lives ended; do
 	threads_reused "$first" "$first"
 	start_kvmstat "late.$first" -H 0.1
 	late=$pid
-	sleep 0.3
+	all_reported "short.$first" "$(cat "$tmp/$first.want")"
+	next_reports "late.$first" "${ends[1]}"
 	end "$short"
 	end "$late"
 	wait "$long"
@@ -231,7 +232,7 @@ until_true 10 test -s "$tmp/threaded.out"
 start_as "$id" alone -v 2 -n 200 -l oi -w -N -name guest=alone
 ok $? "a process has the id of another one's thread"
 until_true 10 test -s "$tmp/alone.out"
-sleep 0.3
+next_reports process "$id"
 end "$kvm"
 is "$(of "$threaded" "$tmp/process.out")" "$(expected oh 300 <"$tmp/threaded.out")" "the other's counts are its own"
 is "$(of "$id" "$tmp/process.out")" "$(expected oi 200 <"$tmp/alone.out")" "and so are the process's"

@@ -49,7 +49,7 @@ start again setpriv --reuid nobody --regid nogroup --clear-groups --inh-caps=-al
 	-n 300 -l oh -w -N -name guest=again
 again=$pid
 until_true 10 test -s "$tmp/again.out"
-sleep 0.4
+all_reported late "$(expected oh 300 <"$tmp/again.out")"
 is "$(grep "^$again" "$tmp/late.out" | sums /dev/stdin)" "$(expected oh 300 <"$tmp/again.out")" \
 	"one that starts later is counted"
 like "$(grep "^$again" "$tmp/late.out" | head -n 1)" 'again$' "by its name"
