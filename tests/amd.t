@@ -157,4 +157,15 @@ ok $? "and tells the date"
 cat ./*/*.want | awk -F'\t' '{ irqx += $5; eptv += $11 } END { exit !(irqx && eptv) }'
 ok $? "and irqx and eptv, which are chance in part, were not all zeros"
 note "differences accepted: $(cat ./*/*.differences | grep -c difference), all in eptv, by the faults named there"
+
+# The machine was killed while kvmstat recorded to its disk, with four rows a report.
+e2fsck -fy "$tmp/disk" >/dev/null 2>&1 # so that the file system is as after the next start
+debugfs -R "dump /night.dat $tmp/night.dat" "$tmp/disk" 2>/dev/null
+"$kvmstat" -H -r "$tmp/night.dat" 0.25 >again 2>err
+is "$? $(sed 's/^[^:]*: [^:]*: //; s/ 20[^ ]*T[^ ]*$/ TIME/' err)" \
+	"3 it was cut, or is still being made: this is what it has up to TIME" "a host that failed: one line says that, and when, status 3"
+head -n -4 again >whole # the last interval may be incomplete
+[ $(($(wc -l <"$tmp/live") - $(wc -l <whole))) -le 48 ]
+ok $? "the disk has all but the last three seconds: $(($(wc -l <whole) / 4)) reports of $(($(wc -l <"$tmp/live") / 4))"
+same_rows 1 3 "$(cat whole)" "$(head -n "$(wc -l <whole)" "$tmp/live")" "and as they were live"
 done_testing

@@ -244,7 +244,7 @@ can_split_users() {
 
 # Debian's packages of the programs that have other names.
 declare -A package=([aarch64-linux-gnu-ld]=binutils-aarch64-linux-gnu [busybox]=busybox-static
-	[col]=bsdextrautils [musl-gcc]=musl-tools [pgrep]=procps [pmrep]=pcp
+	[col]=bsdextrautils [mke2fs]=e2fsprogs [musl-gcc]=musl-tools [pgrep]=procps [pmrep]=pcp
 	[qemu-system-aarch64]=qemu-system-arm [qemu-system-riscv64]=qemu-system-misc
 	[qemu-system-x86_64]=qemu-system-x86 [riscv64-linux-gnu-ld]=binutils-riscv64-linux-gnu
 	[systemd-analyze]=systemd [xz]=xz-utils)
