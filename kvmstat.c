@@ -5992,8 +5992,8 @@ static bool next_checkpoint(struct checkpoint *p)
         take_count(4, MAX_CPUS - 1);
         pages += take_number(4);
     }
-    if (input.at > q.end || q.is[FROM] > q.is[UNTIL] || q.is[UNTIL] > INT64_MAX ||
-        pages > input.size || pages * reading.page.size != q.at - q.data)
+    if (input.at > q.end || q.runs - q.options < 8 + 2 || q.is[FROM] > q.is[UNTIL] ||
+        q.is[UNTIL] > INT64_MAX || pages > input.size || pages * reading.page.size != q.at - q.data)
         fail_input("a checkpoint that cannot be");
     *p = q;
     return true;

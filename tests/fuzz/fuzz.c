@@ -98,6 +98,7 @@ static struct block *blocks;     /* all that are not freed yet, the newest first
 static char *first_data;         /* what was in the data section at first */
 static jmp_buf next_input;       /* where exit() leads */
 static int file = -1;            /* the recording */
+static int whole = -1;           /* what -w makes of it if it is a journal */
 static volatile uint64_t unused; /* takes values that only have to be read */
 static uint64_t sums[NCOUNTERS]; /* of the recording's rows up to now */
 
@@ -300,9 +301,11 @@ static ssize_t look_at_errors(void *cookie, const char *s, size_t size)
     return (ssize_t)size;
 }
 
-/* write(): of a report, or of an error. */
+/* write(): of a report, of an error, or of a recording that is made of a journal. */
 static ssize_t look_at_output(int fd, const void *p, size_t size)
 {
+    if (fd == whole)
+        return (ssize_t)size;
     if (fd == STDERR_FILENO)
         return look_at_errors(NULL, p, size);
     must(fd == STDOUT_FILENO);
@@ -491,6 +494,11 @@ static void fuzz_recording(const uint8_t *data, size_t size)
     options.read = path;
     source = &recorded_host;
     report_recording();
+    if (input.cut) {
+        must(ftruncate(whole, 0) == 0);
+        input.at = input.formats;
+        write_whole(whole);
+    }
     leave(reading.lossy ? 3 : 0);
 }
 
@@ -575,8 +583,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     setenv("TZ", "UTC0", 1);
     errors = fopencookie(NULL, "w", (cookie_io_functions_t){.write = look_at_errors});
     file = memfd_create("recording", MFD_CLOEXEC);
+    whole = memfd_create("whole", MFD_CLOEXEC);
     first_data = malloc(DATA_SIZE);
-    must(errors != NULL && file >= 0 && first_data != NULL);
+    must(errors != NULL && file >= 0 && whole >= 0 && first_data != NULL);
     copy_section(first_data, __start_kvmstat_data, DATA_SIZE);
     setvbuf(errors, buffer, _IOFBF, sizeof(buffer));
     return 0;
