@@ -37,7 +37,7 @@ start_pmproxy
 start_kvmstat rates -m -H 1
 kvm=$pid
 until_true 5 pminfo -h "$pmcd" -f "mmv.kvmstat.exits[$web/0]" >/dev/null 2>&1
-sleep 1.2
+next_reports rates "$web"
 pmval -h "$pmcd" -t 1 -s 5 -i "$web/0" -w 12 mmv.kvmstat.exits 2>&1 | sed '1,/^ *'"$web"'/d' | xargs >pmval.out
 like "$(cat pmval.out)" '^([0-9.]+ ?){5}$' "pmval: five rates"
 awk -F'\t' -v pid="$web" '$1 == pid && $2 == 0 { print $3 }' rates.out >exits

@@ -57,7 +57,9 @@ done
 # One that nobody touches, to see that nothing is said of it.
 start_kvmstat untouched -b 512 -H -T u 0.25 40
 pids[untouched]=$pid
-sleep 0.4
+for name in "${!pids[@]}"; do
+	until_true 5 test -s "$tmp/$name.out"
+done
 
 for name in $(names); do
 	(cd "$instances/kvmstat.${pids[$name]}" && eval "$(change "$name")") >/dev/null 2>"$tmp/$name.change"
@@ -95,7 +97,7 @@ start_guest fast -n 0 -l onnnnnnnn
 fast=$pid
 start_kvmstat lossy -b 4 -H 0.25 12
 lossy=$pid
-sleep 1
+until_true 5 grep -q "events lost" "$tmp/lossy.err"
 echo >"$instances/kvmstat.$lossy/trace"
 wait "$lossy"
 is $? 3 "events lost, and the buffer emptied: status 3"
@@ -123,7 +125,7 @@ ok $? "a line comes before the report that is too low"
 # With -w, too, and the recording is there.
 start_kvmstat recorded -b 512 -H -w "$tmp/w.dat" 0.25 8
 recorded=$pid
-sleep 0.4
+until_true 5 test -s "$tmp/recorded.out"
 echo 0 >"$instances/kvmstat.$recorded/events/$event/enable"
 wait "$recorded"
 is $? 3 "with -w: status 3"
@@ -137,7 +139,7 @@ start_guest again -n 0 -l oh -s 500
 again=$pid
 start_kvmstat reset -H -T u 0.25 16
 reset=$pid
-sleep 0.4
+until_true 5 test -s "$tmp/reset.out"
 for file in "$instances/kvmstat.$reset"/events/enable "$instances/kvmstat.$reset"/tracing_on; do
 	echo 0 >"$file"
 done

@@ -103,7 +103,7 @@ start_guest steady -n 0 -l oh -s 1000
 steady=$pid
 start_kvmstat late -b 8192 -H -T u 0.5 9
 late=$pid
-sleep 0.7
+until_true 5 test -s "$tmp/late.out"
 kill -STOP "$late"
 sleep 2.5
 kill -CONT "$late"

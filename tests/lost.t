@@ -16,15 +16,20 @@ overrun() {
 	cat "$instances/kvmstat.$1"/per_cpu/cpu*/stats | awk '/^overrun/ { n += $2 } END { print n }'
 }
 
+# overran PID: that they did
+overran() {
+	[ "$(overrun "$1")" -gt 0 ]
+}
+
 # A guest at full speed on one CPU, one that makes few exits on the other.
 start_guest busy -n 0 -l o
 busy=$pid
 taskset -acp 0 "$busy" >/dev/null
 start_kvmstat lossy -b 1024 -H 0.5 6
 kvm=$pid
-sleep 0.6
+until_true 5 test -s "$tmp/lossy.out"
 kill -STOP "$kvm"
-sleep 1
+until_true 5 overran "$kvm"
 start_guest known -d -n 200 -l oh -w
 known=$pid
 taskset -acp 1 "$known" >/dev/null
@@ -49,9 +54,9 @@ for try in 1 2 3 4 5; do
 	odd=$pid
 	start_kvmstat "odd_lossy$try" -b 8 -H 0.2 5
 	kvm=$pid
-	sleep 0.25
+	until_true 5 test -s "$tmp/odd_lossy$try.out"
 	kill -STOP "$kvm"
-	sleep 0.2
+	until_true 5 overran "$kvm"
 	end "$odd" KILL
 	lost=$(overrun "$kvm")
 	kill -CONT "$kvm"

@@ -9,20 +9,25 @@ qemu() {
 		-nodefaults -no-user-config -serial none -monitor none "${@:2}"
 }
 
+# booted: that the reports have what the firmware does
+booted() {
+	sums "$tmp/boot.out" | awk -F'\t' -v p="$fw" '$1 == p && $2 == 0 { found = $3 > 1000 && $7 > 500 && $10 > 0 }
+		END { exit !found }'
+}
 start_kvmstat boot -Hn 0.2
 boot=$pid
 qemu fw -smp 2 -name guest=fw,,1,debug-threads=on -nic user,model=virtio-net-pci
 fw=$pid
 qemu paused -S -name still
 paused=$pid
-sleep 4
+until_true 10 booted
+next_reports boot "$paused"
 end "$boot"
 is "$(grep -E "^($fw|$paused)	" "$tmp/boot.out" | tail -n 3 | cut -f1,2,12)" "$(printf '%s\t%s\t%s\n' "$fw" 0 fw,1 "$fw" 1 fw,1 \
 	"$paused" 0 still | sort -n)" "a row for each vCPU, with the guest's name"
 is "$(sums "$tmp/boot.out" | grep "^$paused	" | cut -f3- | tr '\t' '\n' | sort -u)" 0 \
 	"a guest that is paused has only zeros"
-sums "$tmp/boot.out" | awk -F'\t' -v p="$fw" '$1 == p && $2 == 0 { found = $3 > 1000 && $7 > 500 && $10 > 0 }
-	END { exit !found }'
+booted
 ok $? "its firmware makes exits, of these for port I/O: $(sums "$tmp/boot.out" | head -n 1 | xargs)"
 is "$(grep "^$fw	?" "$tmp/boot.out")" "" "each exit has its vCPU"
 end "$fw"

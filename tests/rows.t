@@ -19,10 +19,10 @@ start_guest before -P -v 2
 before=$pid
 start_kvmstat rows 0.2
 rows=$pid
-sleep 0.3
+until_true 5 test -s "$tmp/rows.out"
 start_guest after -P
 after=$pid
-sleep 0.5
+until_true 5 grep -q "^ *$after " "$tmp/rows.out"
 end "$rows"
 zeros='|      0 :      0      0      0      0      0 |      0      0      0'
 report=$(printf '%6d %4d %s\n' "$before" 0 "$zeros" "$before" 1 "$zeros" "$after" 0 "$zeros")

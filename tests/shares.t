@@ -115,7 +115,7 @@ start_guest stopped -T -l x -n 0
 stopped=$pid
 until_true 5 thread "$stopped" 0 >"$tmp/thread"
 kill -STOP "$stopped"
-sleep 0.3
+until_true 5 grep -q "^State:.T" "/proc/$stopped/task/$(thread "$stopped" 0)/status"
 is "$("$kvmstat" -cH -p "$stopped" 0.3 2 | cut -f 3-)" "$(printf '0\t%.0s' {1..9})0.0	0.0	still
 $(printf '0\t%.0s' {1..9})0.0	0.0	still" "a process that is stopped"
 end "$stopped" KILL
