@@ -54,6 +54,8 @@ if software_backend; then
 	want='kvm/kvm_emulate_insn kvm/kvm_inj_virq kvm/kvm_userspace_exit task/task_newtask'
 else
 	want='kvm/kvm_emulate_insn kvm/kvm_exit kvm/kvm_inj_virq kvm/kvm_mmio task/task_newtask'
+	# Kernels that can run SEV-ES guests tell these guests' reasons by an event of its own.
+	[ ! -d "$instances/kvmstat.$pid/events/kvm/kvm_vmgexit_enter" ] || want=${want/mmio /mmio kvm/kvm_vmgexit_enter }
 fi
 is "$enabled" "$want" "only the events that the columns need are enabled"
 end "$pid"
