@@ -2828,11 +2828,11 @@ static void find_clock_offset(void)
 static uint64_t host_to_epoch(uint64_t time)
 {
     static uint64_t offset, last;
-    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
 
     if (time == last) /* -w has saved what the report is about to show */
         return offset;
     last = time;
+    uint64_t difference = now(CLOCK_REALTIME) - now(CLOCK_MONOTONIC);
     /*
      * The clocks are read one after the other.  Changes of up to a millisecond, which may come from
      * that, are ignored, so that the times in reports do not wobble.
@@ -5590,6 +5590,7 @@ static void meet_recorded_guest(struct guest *g, uint64_t time)
     g->asked = is_asked_for(g);
 }
 
+/* Names g, and has it reported if -p asks for that name. */
 static void set_name(struct guest *g, const char *name)
 {
     if (g->name != NULL && strcmp(g->name, name) == 0)
@@ -5992,6 +5993,7 @@ static bool next_checkpoint(struct checkpoint *p)
         take_count(4, MAX_CPUS - 1);
         pages += take_number(4);
     }
+    /* The options are a size and, at the least, an OPTION_END. */
     if (input.at > q.end || q.runs - q.options < 8 + 2 || q.is[FROM] > q.is[UNTIL] ||
         q.is[UNTIL] > INT64_MAX || pages > input.size || pages * reading.page.size != q.at - q.data)
         fail_input("a checkpoint that cannot be");
@@ -9090,10 +9092,19 @@ static void report_recording(void)
     } while (!last);
 }
 
-int main(int argc, char **argv)
+/* Has an allocation that would need more than MAX_MEMORY fail: then kvmstat is out of memory. */
+static void limit_memory(void)
 {
     struct rlimit memory;
 
+    if (getrlimit(RLIMIT_AS, &memory) == 0 && memory.rlim_cur > MAX_MEMORY) {
+        memory.rlim_cur = MAX_MEMORY;
+        setrlimit(RLIMIT_AS, &memory);
+    }
+}
+
+int main(int argc, char **argv)
+{
     /* A file that kvmstat opens must not become its stdin, stdout or stderr if that is closed. */
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
@@ -9103,13 +9114,11 @@ int main(int argc, char **argv)
         world.odd = now(CLOCK_REALTIME);
     world.odd |= 1;
     parse_options(argc, argv);
-    if (is_recorded() && getrlimit(RLIMIT_AS, &memory) == 0 && memory.rlim_cur > MAX_MEMORY) {
-        memory.rlim_cur = MAX_MEMORY;
-        setrlimit(RLIMIT_AS, &memory);
-    }
-    if (is_recorded())
+    if (is_recorded()) {
+        limit_memory();
         report_recording();
-    else
+    } else {
         report_host();
+    }
     leave(0);
 }

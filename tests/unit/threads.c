@@ -386,8 +386,7 @@ static void test_moved(void)
         "no vCPU has all that it counted, in a recording");
 }
 
-/* Rows `?', reported twice, of a thread without a name, one that has ended, and one that ran
- * several.
+/* Rows `?', reported twice: of a thread without a name, one that has ended, one that ran several.
  */
 static void explain_all(void)
 {
@@ -418,8 +417,7 @@ static void test_explain(void)
         "kvmstat: process 5000000: row ?: a thread does not tell its vCPU (name it as QEMU's -name "
         "NAME,debug-threads=on does, or let kvmstat have debugfs)\n"
         "kvmstat: process 5000001: row ?: a thread ended before its vCPU was known (a newer kernel "
-        "may "
-        "tell it)\n"
+        "may tell it)\n"
         "kvmstat: process 5000002: row ?: a thread ran several vCPUs (run each in a thread of its "
         "own)\n",
         "why there are rows ?, once of each guest");
