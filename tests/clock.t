@@ -4,8 +4,8 @@
 live_host
 alone
 
-# has_rows NAME NUMBER: whether that kvmstat has printed so many rows
-has_rows() {
+# has_lines NAME NUMBER: whether that kvmstat has printed so many rows
+has_lines() {
 	[ "$(wc -l <"$tmp/$1.out")" -ge "$2" ]
 }
 
@@ -21,7 +21,7 @@ counts() {
 	until_true 60 test -s "$tmp/$name.out"
 	echo >&"$in"
 	until_true 60 test -s "$tmp/$name.guest.out"
-	until_true 60 has_rows "$name" 10
+	until_true 60 has_lines "$name" 10
 	end "$counted"
 	wait "$pid"
 	is "$?" 0 "$name: status 0"
@@ -51,7 +51,7 @@ start_guest paused -P
 for signal in TERM KILL; do
 	LD_PRELOAD="$tmp/clock.so" ASAN_OPTIONS=verify_asan_link_order=0 \
 		start_kvmstat "$signal" -H -T u -w "$tmp/$signal.dat" 0.2
-	until_true 60 has_rows "$signal" 8
+	until_true 60 has_lines "$signal" 8
 	end "$pid" "$signal"
 	n=$(wc -l <"$tmp/$signal.out")
 	"$kvmstat" -H -T u -r "$tmp/$signal.dat" 0.2 2>"$tmp/err" | head -n "$n" >"$tmp/read"

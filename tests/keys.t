@@ -38,8 +38,8 @@ echo >&"$known_in"
 until_true 20 test -s "$tmp/known.out"
 for table in "${tables[@]}"; do
 	next_reports $table "$idle"
-	but_late "$tmp/$table.err"
 	end "${!table}"
+	but_late "$tmp/$table.err"
 	is "$status$(cat "$tmp/$table.err")" 143 "-e $table: it went on to the end"
 	same_rows 1 4 "$("$kvmstat" -H -n -e $table -r "$tmp/$table.dat" 0.1 | head -n "$(wc -l <"$tmp/$table.out")")" \
 		"$(cat "$tmp/$table.out")" "-r of what -w recorded: the same rows"

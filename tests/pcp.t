@@ -31,11 +31,6 @@ pcp_table() {
 	info -f $metrics 2>&1 | table
 }
 
-# has_rows N: whether kvmstat robbed3 has printed more than so many
-has_rows() {
-	[ "$(wc -l <"$tmp/robbed3.out")" -gt "$1" ]
-}
-
 # has_values: whether the agent has as many instances
 has_values() {
 	[ "$(info -f mmv.kvmstat.exits 2>/dev/null | grep -c inst)" = "$1" ]
@@ -243,8 +238,7 @@ start_kvmstat robbed3 -m -H 0.1
 kvm=$pid
 until_true 5 has_values 1
 dd if=/dev/zero of="$mmv/.full" bs=4k 2>/dev/null
-before=$(wc -l <"$tmp/robbed3.out")
-until_true 5 has_rows $((before + 20))
+until_true 5 has_rows robbed3 "$steady" $(($(grep -c "^$steady	0	" "$tmp/robbed3.out") + 20))
 ok $? "a full disk: the reports go on while no vCPU comes"
 start_guest late -P
 late=$pid

@@ -22,7 +22,7 @@ is_share() {
 	wanted=$(printf '%s\n' "$3" "$4" | awk -v i="$2" '
 		{ time[NR] = $i; at[NR] = $3 }
 		END { printf "%.1f", (time[2] - time[1]) * 100 / (at[2] - at[1]) }')
-	awk -v got="$1" -v wanted="$wanted" 'BEGIN { exit !(got >= wanted - 10 && got <= wanted + 10) }'
+	awk -v got="$1" -v wanted="$wanted" 'BEGIN { exit !(got >= wanted - 5 && got <= wanted + 5) }'
 	ok $? "$5: $1, the scheduler says $wanted"
 }
 
@@ -76,7 +76,7 @@ TERM=dumb top -b -H -d 2 -n 2 -p "$(thread "$one" 0)" >"$tmp/top"
 wait "$pid"
 seen=$(awk '/\/KVM/ { cpu = $9 } END { print cpu }' "$tmp/top")
 run=$(share "$one" 0 12 "$tmp/top.out")
-awk -v a="$run" -v b="$seen" 'BEGIN { exit !(a > b - 30 && a < b + 30) }'
+awk -v a="$run" -v b="$seen" 'BEGIN { exit !(a > b - 10 && a < b + 10) }'
 ok $? "run% $run, and $seen by top"
 
 # A kvmstat that is late spoils no share.
