@@ -5393,9 +5393,9 @@ static uint64_t take_count(size_t size, uint64_t max)
  * Reads the next size bytes and returns them with a NUL appended; ends kvmstat if they are more
  * than max.  The caller frees them.
  */
-static char *take_text(uint64_t size, size_t max)
+static char *take_text(uint64_t size, uint64_t max)
 {
-    if (size > max)
+    if (size > max || size >= SIZE_MAX)
         fail_input("longer than it can be");
     char *text = resize(NULL, (size_t)size + 1, 1);
     take(text, (size_t)size);

@@ -122,7 +122,8 @@ sums_of() {
 kvm() {
 	told keys/guest | cut -f"$1" | xargs
 }
-is "$(cat keys/err.*)" "" "-e says nothing"
+# Where events do not tell the vCPU, six kvmstats at once may not find it in time: a row `?', and why.
+is "$(cat keys/err.* | if sums_only keys/guest; then grep -v ': row ?: '; else cat; fi)" "" "-e says nothing"
 is "$(sums_of vmexit '[^-].*')" "$(kvm 3)" "-e vmexit: all exits"
 is "$(sums_of vmexit hlt)/$(sums_of vmexit io)/$(sums_of vmexit interrupt)" "$(kvm 4)/$(kvm 7)/$(kvm 5)" \
 	"halts, port I/O and interrupts are KVM's statistics"
