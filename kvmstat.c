@@ -47,12 +47,13 @@
  * vCPU's or, while that is not known, pending until move_tally().  set_line() makes the cells of a
  * vCPU's tally.
  *
- * A vCPU: read_table() sees its file descriptor, take_descriptors() notes that (of a recording:
- * take_guest()), or an event tells of it, to note_vcpu(); vcpu_of() makes it.  Its thread is told
- * by such events (on arm64, to note_load()), or found by find_vcpus(), which gives the vCPU
- * UNKNOWN_VCPU, the row `?', what it finds no other one for; so does end_thread().  has_row() says
- * whether it has a row; the comment before host_sums, how rows are chosen and sorted.  save_guest()
- * writes its GUEST option, and describe_instance() its metrics.
+ * A vCPU: in the observer, tell_table() sees its file descriptor; read_guest() asks for that, and
+ * settle_owners() finds whose it is (of a recording: take_guest()).  Or an event tells of it, to
+ * note_vcpu().  vcpu_of() makes it.  Its thread is told by such events (on arm64, to note_load()),
+ * or found by find_vcpus(), which gives the vCPU UNKNOWN_VCPU, the row `?', what it finds no other
+ * one for; so does end_thread().  has_row() says whether it has a row; the comment before
+ * host_sums, how rows are chosen and sorted.  save_guest() writes its GUEST option, and
+ * describe_instance() its metrics.
  *
  * To add a column: enum counter, counter_columns[], all_metrics[] (with a number above all there),
  * and where it is counted: a table of reasons from vmx_reasons[] on, or .counter in events[].  One
@@ -89,6 +90,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,7 +120,7 @@
 #define MAX_COMMANDS (1u << 20) /* bytes of threads' names that -w records */
 #define MAX_NAME 1023           /* bytes of a guest's name that are kept */
 #define UNKNOWN_VCPU LONG_MAX   /* a vCPU's number when nothing tells it: the row `?' */
-#define NO_THREAD INT_MIN       /* a vCPU's thread if none has run it yet */
+#define NO_THREAD (-1)          /* a vCPU's thread if none has run it yet */
 #define OTHER_KEYS UINT64_MAX   /* -e: id of a key that sums up those beyond a limit: key_of() */
 #define UNKNOWN_KEY (OTHER_KEYS - 1) /* -e: an exit's, until an event tells what it was for */
 
@@ -168,14 +170,14 @@ struct tally {
 /* A virtual CPU: a row of the report. */
 struct vcpu {
     long id;                    /* its number, or UNKNOWN_VCPU */
-    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known; -c: else,
-                                   negative: that thread has ended, and none ran it since */
+    int tid;                    /* the thread that ran it last; NO_THREAD; 0: not known */
+    bool ended;                 /* -c: that thread has ended, and none ran it since */
     const char *untold;         /* why there is this row `?', as explain_rows() says it; "": it has;
                                    NULL: it is another one */
     bool present;               /* its guest has it now; -r: had it in the interval */
     bool recent;                /* it was present at some time since the last report */
     int instance;               /* -m: its instance id in PCP; 0: none yet */
-    bool found;                 /* take_descriptors(): its process has a descriptor of it */
+    bool found;                 /* show_vcpus(): its process has a descriptor of it */
     uint64_t first;             /* end of the first interval that found it present (or the start of
                                    tracing); 0: none yet; -r: 0: not recorded; UINT64_MAX: none */
     uint64_t last;              /* the same of the last interval; -r: UINT64_MAX: not recorded */
@@ -187,6 +189,14 @@ struct vcpu {
     uint64_t shares[NSHARES];   /* -c: what they told, as in a tally ... */
     bool shareless;             /* -c: ... or that they told nothing */
     uint64_t spent[NSHARES];    /* -c, -m: the nanoseconds since its thread was first known */
+};
+
+/* How far the reading of processes' descriptors has come: see tell_process(). */
+struct place {
+    int pid;    /* the process; -1: behind the last one, in a search of all */
+    int thread; /* its place in the list of threads; 0: its first thread; -1: there is no more */
+    int fd;     /* the descriptor to go on with */
+    int last;   /* the thread whose descriptors were read last; 0: none */
 };
 
 /* A process that has virtual machines, had some when it was last looked at, or is named by -p. */
@@ -208,10 +218,21 @@ struct guest {
     bool stale;          /* its vCPUs may have changed since its descriptors were read */
     uint64_t read_at;    /* when all its descriptors began to be read last; 0: never yet */
     uint64_t unsettled_until; /* its descriptors are read again until then: a VM was just made */
-    size_t nmachines;         /* number of its descriptors of virtual machines */
+    struct descriptor *files; /* what its descriptors were when last read as a whole */
+    size_t nfiles;            /* number of files */
+    struct descriptor *read;  /* those that were read anew up to now ... */
+    size_t nread;             /* ... their number ... */
+    struct place at;          /* ... where that goes on ... */
+    uint64_t begun;           /* ... and when it began */
+    uint64_t looked;          /* when that was last done or given up; 0: never */
+    int twin;                 /* a process with the same table of descriptors, which are noted
+                                 there; 0: none */
+    struct vm *vms;           /* settle_owners(): first of the VMs that it runs or made ... */
+    bool ran;                 /* ... one of its threads ran a vCPU ... */
+    struct guest *shower;     /* ... whose rows show its files' vCPUs: itself or a twin */
+    size_t nmachines;         /* number of its virtual machines */
     size_t ndirectories;      /* number of its virtual machines' directories in debugfs */
     bool nameless; /* its vCPUs' descriptors do not tell their numbers (before Linux 4.18) */
-    bool slow;     /* its descriptors took long to read: those of others are read first */
     struct text ended_threads; /* -w: entries of its ended threads, as in a GUEST option ... */
     struct text all_threads;   /* ... and, while put_guests() runs, of all */
 };
@@ -253,8 +274,9 @@ struct thread {
 
 /* Which process a thread belongs to, as its start or procfs told. */
 struct birth {
-    int tid; /* thread id; 0: the slot is empty */
-    int pid; /* its process id; 0: not known */
+    int tid;       /* thread id; 0: the slot is empty */
+    int pid;       /* its process id; 0: not known */
+    bool is_fresh; /* -c: no times of it were read since */
 };
 
 /* Fields of trace events that are read; field_names[] has their names. */
@@ -475,7 +497,6 @@ static struct {
     bool any_new;                /* some thread is_new */
     uint64_t unknown;            /* events since the last report of threads of unknown processes */
     struct birth births[BIRTHS]; /* by tid modulo BIRTHS */
-    bool is_fresh[BIRTHS];       /* -c: births of which no times were read since */
 } world;
 
 /* Functions that are called before they are defined: they end kvmstat, or save what -w records. */
@@ -588,6 +609,18 @@ static char *copy(const char *s)
     size_t size = strlen(s) + 1;
 
     return memcpy(resize(NULL, size, 1), s, size);
+}
+
+/* Returns a path that is made as by printf(3); the next call overwrites it. */
+__attribute__((format(printf, 1, 2))) static const char *path_of(const char *format, ...)
+{
+    static char path[PATH_MAX];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(path, sizeof(path), format, args);
+    va_end(args);
+    return path;
 }
 
 /*
@@ -1725,12 +1758,13 @@ static void note_thread(struct vcpu *v, int tid)
     if (v->tid != tid)
         v->read_at = 0;
     v->tid = tid;
+    v->ended = false;
 }
 
 /* Notes that t runs the vCPU with number id, as an event told, and gives it t's pending counts. */
 static void note_vcpu(struct thread *t, long id)
 {
-    if (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid)
+    if (t->known == TOLD && t->vcpu->id == id && t->vcpu->tid == t->tid && !t->vcpu->ended)
         return;
     if (t->vcpu != NULL && t->vcpu->tid == t->tid)
         note_thread(t->vcpu, 0);
@@ -2401,9 +2435,8 @@ static void keep_birth(const struct record *r, int tid)
     if (child <= 0)
         return;
     int pid = is_thread ? pid_of(tid, r->time) : child;
-    *birth_of(child) = (struct birth){pid != 0 ? child : 0, pid}; /* or procfs may know the child */
-    if (options.shares)
-        world.is_fresh[(unsigned)child % BIRTHS] = true;
+    /* If pid is not known, procfs may know the child. */
+    *birth_of(child) = (struct birth){pid != 0 ? child : 0, pid, true};
     source->end_former(child, pid, r->time);
 }
 
@@ -2452,7 +2485,7 @@ static void count(struct stream *s)
         note_vcpu(t, t->loaded - 1);
     if (first) {
         t->since = r->time;
-        t->guest->stale |= t->known != TOLD; /* it may run a vCPU that was not there before */
+        t->guest->stale = true; /* it may run a vCPU that was not there before, or another one's */
     }
     if (r->type->uses[options.table].count != NULL)
         r->type->uses[options.table].count(t, s);
@@ -2599,14 +2632,19 @@ static void drain(uint64_t until)
 #define INITIAL_USER_NS 0xeffffffdu /* inode of the host's /proc/self/ns/user: the same header */
 #define MAX_PIDS (1u << 22)         /* process ids that the kernel can have (PID_MAX_LIMIT) */
 #define ATTENTIVE (NSEC / 10)       /* nanoseconds of frequent looks after a VM was made */
+#define FIRST_LOOK (NSEC / 2)       /* nanoseconds of the observer's time for the first look */
+#define MAX_LOOK (NSEC / 4)         /* the same for another one, at most */
+#define LOOK_SHARE 4                /* a look is followed by a rest of this many times that */
 
 /* A VM that has a directory in debugfs. */
 struct vm {
     ino_t inode;         /* inode of the directory; a new VM with the same name has another inode */
     nlink_t links;       /* link count of the directory; it changes when a vCPU is added */
     char name[32];       /* name of the directory: PID-FD, see find_owner() */
-    struct guest *guest; /* the process that owns the VM; NULL if that cannot be told */
+    struct guest *guest; /* the process that made the VM; NULL if that cannot be told */
     bool owner_sure;     /* file descriptor FD of that process is a VM */
+    int fd;              /* FD */
+    struct vm *next;     /* settle_owners(): the next one of the same guest */
     bool searched;       /* a search of all processes for its owner was asked for */
     long *vcpus;         /* vCPU numbers, as the directory has them */
     size_t nvcpus;       /* number of these; 0 on arm64 and riscv64, which tell no vCPUs there */
@@ -2614,21 +2652,21 @@ struct vm {
 
 /* What kvmstat sees of this host, and its looks at the host's processes. */
 static struct {
-    int proc;          /* file descriptor of the root of procfs */
-    int debugfs;       /* file descriptor of debugfs's directory kvm; -1: none */
-    int uevents;       /* netlink socket on which the kernel announces new VMs; -1: none */
-    struct vm *vms;    /* VMs that have a directory in debugfs, by inode */
-    size_t nvms;       /* number of these */
-    DIR *search;       /* procfs: how far the search of all processes has come; NULL: none is on */
-    bool search_again; /* another search is wanted, which begins at the first process */
-    uint64_t look_begun; /* kvmstat's own CPU time when the current look began, in nanoseconds */
-    uint64_t look_end;   /* own CPU time at which that look has to end; UINT64_MAX: no limit */
-    uint64_t next_look;  /* no look before this CLOCK_MONOTONIC time, except for a report */
+    int proc;       /* file descriptor of the root of procfs: of a mount of kvmstat's own, and of
+                       another one in the observer, which alone looks at other processes */
+    int debugfs;    /* file descriptor of debugfs's directory kvm; -1: none */
+    int uevents;    /* netlink socket on which the kernel announces new VMs; -1: none */
+    struct vm *vms; /* VMs that have a directory in debugfs, by inode */
+    size_t nvms;    /* number of these */
+    struct place search;      /* how far the search of all processes has come */
+    bool search_again;        /* another search is wanted, which begins at the first process */
+    uint64_t left;            /* nanoseconds that the observer may take for the current look */
+    uint64_t next_look;       /* no look before this CLOCK_MONOTONIC time, except for a report */
     uint64_t attentive_until; /* buffers are read often until then, for a VM was just made */
     bool cut;                 /* the look had to end before it had seen everything */
-    int read_last;            /* id of the process whose file descriptors were read last */
+    bool changed;             /* descriptors were read since settle_owners() */
     int shortage; /* errno of the last failure for lack of something on this host; or 0 */
-} view = {.proc = -1, .debugfs = -1, .uevents = -1};
+} view = {.proc = -1, .debugfs = -1, .uevents = -1, .search = {.pid = -1}, .left = FIRST_LOOK};
 
 /* -m: a bit for each process id that has been a guest's. */
 static uint8_t former_pids[MAX_PIDS / 8];
@@ -2662,12 +2700,15 @@ static struct {
     bool quiet;            /* no buffer had anything when poll_streams() asked last */
 } trace = {.instances = -1, .dir = -1, .hold = -1, .janitor_pipe = -1, .inotify = -1};
 
+/* Whether this process is not kvmstat itself, but its observer. */
+static bool is_observer;
+
 /*
  * Judges errno after an access to procfs, debugfs or the instance has failed.  That a guest, and so
  * its entry, is gone, or that something may not be looked at, is harmless.  After any other error,
  * for instance because the host is short of memory or file descriptors, guests may be missing:
  * before tracing has begun, such an error ends kvmstat; later, view.shortage keeps it, and kvmstat
- * warns of it before the next report.
+ * warns of it before the next report.  The observer's are kept for its answer.
  */
 static void check_shortage(void)
 {
@@ -2678,7 +2719,7 @@ static void check_shortage(void)
         if (errno == harmless[i])
             return;
     }
-    if (reading.start == 0)
+    if (reading.start == 0 && !is_observer)
         fail_errno("guests");
     view.shortage = errno;
 }
@@ -2715,17 +2756,20 @@ static struct dirent *next_host_entry(DIR *d)
 }
 
 /*
- * Closes all file descriptors of this process except these two.  Returns false with errno set if
+ * Closes all file descriptors of this process except these n.  Returns false with errno set if
  * their list cannot be read.
  */
-static bool close_others(int kept, int kept_too)
+static bool close_others(const int *kept, size_t n)
 {
     DIR *d = open_dir(view.proc, "self/fd");
     struct dirent *e;
 
     while (d != NULL && (e = readdir(d)) != NULL) {
         int fd = parse_int(e->d_name);
-        if (fd >= 0 && fd != kept && fd != kept_too && fd != dirfd(d))
+        bool keep = fd < 0 || fd == dirfd(d);
+        for (size_t i = 0; i < n; i++)
+            keep |= fd == kept[i];
+        if (!keep)
             close(fd);
     }
     return d != NULL && closedir(d) == 0;
@@ -2842,23 +2886,33 @@ static uint64_t host_to_epoch(uint64_t time)
     return offset;
 }
 
-/* Returns a file descriptor of the root of tracefs, which has events of kvm. */
-static int open_tracefs(void)
+/* Where tracefs is mounted, if it is. */
+static const char tracefs_path[] = "/sys/kernel/tracing";
+
+/* Returns a file descriptor of the root of tracefs, or -1 with errno set. */
+static int find_tracefs(void)
 {
-    static const char path[] = "/sys/kernel/tracing";
-    int fd = open_root("tracefs", path, TRACEFS_MAGIC);
+    int fd = open_root("tracefs", tracefs_path, TRACEFS_MAGIC);
 
     if (fd < 0 && errno == ENOSYS) {
         /* Before Linux 5.2, many systems mount only debugfs, which has tracefs in it. */
         fd = open_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
         errno = ENOSYS;
     }
+    return fd;
+}
+
+/* The same, but ends kvmstat if that fails or there are no events of kvm. */
+static int open_tracefs(void)
+{
+    int fd = find_tracefs();
+
     if (fd < 0)
-        fail_errno(path);
+        fail_errno(tracefs_path);
     if (faccessat(fd, "events/kvm", F_OK, 0) != 0) {
         if (errno == ENOENT)
             fail("kvm: not loaded (%s)", load_kvm);
-        fail_errno(path);
+        fail_errno(tracefs_path);
     }
     return fd;
 }
@@ -2897,834 +2951,513 @@ static void open_uevents(void)
 }
 
 /*
- * This host: the tracefs instance.  kvmstat changes tracing only in its own instance, except that
- * it removes the instances of dead kvmstats.
+ * This host: the observer.  Whoever looks at another process may have to wait for it as long as its
+ * owner likes: procfs and kcmp(2) take locks that a process holds while a file system of its
+ * owner's does not answer.  So kvmstat itself never does that.  A child process, the observer,
+ * looks, and answers one question at a time with plain values.  Both are in here: first what the
+ * observer does, then how kvmstat asks it.  The observer keeps nothing but which open files it has
+ * met; if it is late because it sleeps in the kernel, the janitor replaces it.
  */
 
-#define LINGER 500 /* tries, 10 ms apart, to remove a busy instance */
+#define PATIENCE (NSEC / 40)         /* nanoseconds without an answer, until the janitor is asked */
+#define LEAST_PATIENCE (NSEC / 1000) /* nanoseconds; with many processes that gave none before */
+#define MAX_PATIENCE NSEC       /* nanoseconds that an observer which waits for a CPU may take */
+#define LEAST_TIME (NSEC / 250) /* nanoseconds of CPU time that an answer may take at least */
+#define AGAIN (UINT64_C(10) * NSEC)               /* nanoseconds from no answer to the next try */
+#define MAX_ASKED 1024u                           /* ids in a question */
+#define MAX_TOLD 1024u                            /* descriptors in an answer */
+#define MAX_COMMAND (6u << 20)                    /* bytes; the longest command line of execve(2) */
+enum { NO_ID = -1, MACHINE = -2, NAMELESS = -3 }; /* in place of a vCPU's number */
 
-/*
- * Removes the instance, and returns whether it is gone.  It is busy while a file of it is open: a
- * process that was killed may still be closing its files, or somebody may be looking at one.  Then
- * this function tries again, LINGER times, every 10 ms.  After a tenth of the tries it disables the
- * events, so that an instance that stays costs no CPU time.
- */
-static bool remove_instance(void)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "%s/events/enable", trace.name);
-    for (int i = 0; i < LINGER; i++) {
-        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
-            errno == ENODEV) /* another kvmstat, which is starting, is just removing it */
-            return true;
-        if (errno != EBUSY)
-            return false;
-        if (i == LINGER / 10)
-            write_file(trace.instances, path, "0");
-        nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
-    }
-    return false;
-}
-
-/*
- * Starts the janitor, the process that removes the instance when this process has ended, however it
- * ended: the janitor waits for the end of a pipe that only its parent can write to.
- */
-static void start_janitor(void)
-{
-    int life[2];
-    char c;
-
-    if (pipe2(life, O_CLOEXEC) != 0)
-        fail_errno("pipe");
-    trace.janitor = fork();
-    if (trace.janitor < 0) {
-        trace.janitor = 0;
-        fail("fork: %s (too many processes, or too little memory)", strerror(errno));
-    }
-    if (trace.janitor != 0) {
-        close(life[0]);
-        trace.janitor_pipe = life[1];
-        return;
-    }
-    /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
-    setsid();
-    for (size_t i = 0; i < NENDINGS; i++)
-        signal(endings[i], SIG_IGN);
-    keep_capabilities(is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE);
-    close(life[1]);
-    /*
-     * If these calls fail, the only harm is that the janitor keeps a file system from being
-     * unmounted, or a removed file from being freed.
-     */
-    if (!close_others(life[0], trace.instances) || chdir("/") != 0)
-        errno = 0;
-    while (read(life[0], &c, 1) < 0 && errno == EINTR)
-        ;
-    _exit(remove_instance() ? 0 : 1);
-}
-
-/*
- * Removes the instances that dead kvmstats left; that of a live one is busy.  The caller has called
- * lock_instances(), for an instance that is only half made would pass for a dead one's.
- */
-static void remove_dead_instances(void)
-{
-    DIR *d = open_dir(trace.instances, ".");
-    struct dirent *e;
-
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strncmp(e->d_name, "kvmstat.", 8) == 0 && parse_int(e->d_name + 8) > 0)
-            unlinkat(trace.instances, e->d_name, AT_REMOVEDIR);
-    }
-    if (d != NULL)
-        closedir(d);
-}
-
-/* Makes the instance, with tracing off, and opens what keeps others from removing it. */
-static void create_instance(void)
-{
-    snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
-    remove_dead_instances();
-    start_janitor();
-    if (mkdirat(trace.instances, trace.name, 0700) != 0) {
-        int error = errno;
-        kill(trace.janitor, SIGKILL); /* it would find no instance of this kvmstat to remove */
-        waitpid(trace.janitor, NULL, 0);
-        trace.janitor = 0;
-        errno = error;
-        fail_errno("tracefs instance");
-    }
-    trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (trace.dir < 0)
-        fail_errno("tracefs instance");
-    trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
-    if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
-        fail_errno("tracing_on");
-}
-
-/* Writes value to the instance's file name. */
-static void set_in_instance(const char *name, const char *value)
-{
-    if (write_file(trace.dir, name, value) != 0)
-        fail_errno(name);
-}
-
-/* Returns whether sysfs, a file descriptor of its root, has the file path. */
-static bool has_file(int sysfs, const char *path)
-{
-    if (faccessat(sysfs, path, F_OK, 0) == 0)
-        return true;
-    if (errno != ENOENT)
-        fail_errno(path);
-    return false;
-}
-
-/*
- * Returns whether the host has only the software backend, kvm_pvm, which never fires kvm_exit.
- * Without a module for its processor, it has none, and could run no guest, though kvm has events.
- */
-static bool has_only_software(void)
-{
-    int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
-
-    if (sysfs < 0)
-        fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
-    if (!has_file(sysfs, "class/misc/kvm"))
-        fail("/dev/kvm: the module that makes it is not loaded (%s)", load_kvm);
-    bool software = has_file(sysfs, "module/kvm_pvm") && !has_file(sysfs, "module/kvm_intel") &&
-                    !has_file(sysfs, "module/kvm_amd");
-    close(sysfs);
-    return software;
-}
-
-/* Enables, without filters, the events that choose_events() wants. */
-static void switch_events_on(void)
-{
-    char path[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        if (!events[i].wanted)
-            continue;
-        snprintf(path, sizeof(path), "events/%s/filter", events[i].name);
-        set_in_instance(path, "0"); /* no filter */
-        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        set_in_instance(path, "1");
-    }
-}
-
-/*
- * Reads the events' formats, decides which events this host and the table need, and enables these.
- */
-static void enable_events(void)
-{
-    static char text[1 << 16];
-    char path[64];
-
-    for (int i = 0; i < NEVENTS; i++) {
-        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
-        if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
-            if (errno != ENOENT)
-                fail_errno(path);
-        } else if (!parse_format(&events[i], text)) {
-            fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-        }
-    }
-    const char *missed = choose_events(has_only_software());
-    if (missed != NULL)
-        fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
-    check_reasons(events[KVM_EXIT].name);
-    switch_events_on();
-}
-
-/*
- * Appends to t the ids of all threads of the guests of -p, with a space after each.  Returns how
- * many ids these are.
- */
-static size_t put_thread_ids(struct text *t)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < world.nguests; i++) {
-        char path[64];
-        struct dirent *e;
-        if (!world.guests[i]->asked || world.guests[i]->gone != 0)
-            continue;
-        snprintf(path, sizeof(path), "%d/task", world.guests[i]->pid);
-        DIR *d = open_host_dir(view.proc, path);
-        while ((e = next_host_entry(d)) != NULL) {
-            if (parse_int(e->d_name) <= 0)
-                continue;
-            put_bytes(t, e->d_name, strlen(e->d_name));
-            put_bytes(t, " ", 1);
-            n++;
-        }
-        if (d != NULL)
-            closedir(d);
-    }
-    return n;
-}
-
-/*
- * Has only the threads of the guests of -p traced, and those that they will start.  Ends kvmstat if
- * there are none and tracing has not begun.
- */
-static void set_pids(void)
-{
-    struct text t = {.s = NULL};
-    size_t n = 0, before;
-
-    set_in_instance("options/event-fork", "1");
-    /*
-     * A thread may start another one after the list was read and before it is written: the loop
-     * goes on until no more threads appear.
-     */
-    do {
-        before = n;
-        t.size = 0;
-        n = put_thread_ids(&t);
-        if (n == 0 && reading.start == 0)
-            fail("-p: no such process (it has ended)");
-        if (n == 0)
-            put_bytes(&t, "1 ", 2); /* an empty list would have all threads traced */
-        put_bytes(&t, "", 1);
-        set_in_instance("set_event_pid", t.s);
-    } while (n > before);
-    free(t.s);
-}
-
-/*
- * -w: per cent of a buffer that must be full to wake kvmstat.  A sub-buffer with few events takes
- * as much room in the recording as a full one.
- */
-#define WATERMARK "25"
-
-/*
- * Sets how many per cent of a buffer must be full for poll() to say that it has something; with
- * "0", its first event suffices.  Before Linux 5.0, which has no such setting, it always does.
- */
-static void set_watermark(const char *percent)
-{
-    static const char name[] = "buffer_percent";
-    int r = write_file(trace.dir, name, percent);
-
-    /* In 5.10, for one, its owner may only read it, and CAP_DAC_OVERRIDE was given up. */
-    if (r != 0 && errno == EACCES && fchmodat(trace.dir, name, 0644, 0) == 0)
-        r = write_file(trace.dir, name, percent);
-    if (r != 0 && errno != ENOENT)
-        fail_errno(name);
-}
-
-enum {
-    MAX_SUBBUF_KIB = 16, /* a read of a larger one that is partly full copies too much */
-    LEAST_SUBBUFS = 64   /* of a buffer, at least, if they are larger than the kernel's own */
+/* What can be asked, of a process or thread. */
+enum inquiry {
+    ASK_TASK,    /* of which process a thread is, and whether a descriptor of it is a VM */
+    ASK_COMM,    /* a thread's name */
+    ASK_NAME,    /* the name of a process's guest */
+    ASK_FILES,   /* which of a process's descriptors are KVM's, and its threads */
+    ASK_HOLDERS, /* which other processes have a VM or vCPU */
+    ASK_CALL,    /* the vCPU that a thread runs, by the system call that it is in */
+    ASK_THREADS, /* a process's threads, and the vCPU's number in the name of each */
+    ASK_TIMES    /* how long some threads ran and waited (-c) */
 };
 
-/*
- * Makes the sub-buffers larger than the kernel's own where it can (since Linux 6.8): then fewer
- * reads take the same events.  With -w they stay small, since each look at few events takes one in
- * the recording; and so they do if the kernel finds no such pieces of memory.
- */
-static void set_subbufs(void)
-{
-    static const char name[] = "buffer_subbuf_size_kb";
-    static uint64_t own; /* the kernel's own size, in KiB; 0: it cannot be set */
-    char text[32];
+/* What is asked. */
+struct question {
+    uint64_t serial;    /* the number of the question, and of its answer */
+    enum inquiry kind;  /* what is asked */
+    int id;             /* the process or thread; ASK_HOLDERS: 0 */
+    int fd;             /* ASK_TASK: that descriptor; ASK_THREADS: 1: names are to be looked at */
+    uint64_t started;   /* ASK_FILES: when that process started; 0: at any time */
+    bool anew;          /* ASK_FILES: also if another process shares the descriptors */
+    struct place at;    /* where to go on */
+    uint64_t limit;     /* nanoseconds of CPU time that the answer may take */
+    size_t nids;        /* number of ids */
+    int ids[MAX_ASKED]; /* ASK_TIMES: the threads; ASK_HOLDERS: processes to be left out */
+};
 
-    if (own == 0 && read_file(trace.dir, name, text, sizeof(text)) > 0)
-        own = strtoull(text, NULL, 10);
-    if (own == 0)
-        return;
-    uint64_t kib = own;
-    while (kib < MAX_SUBBUF_KIB && 2 * kib * LEAST_SUBBUFS <= options.kib && options.write == NULL)
-        kib *= 2;
-    snprintf(text, sizeof(text), "%" PRIu64, kib);
-    write_file(trace.dir, name, text);
-}
+/* A file descriptor of KVM's, or a thread. */
+struct descriptor {
+    int tid;   /* a thread that has it */
+    int fd;    /* its number; -1: only a thread is told */
+    int id;    /* the vCPU's number, MACHINE or NAMELESS; of a thread that in its name; or NO_ID */
+    bool lent; /* settle_owners(): the open file is another process's */
+    uint64_t number; /* of the open file: the same in all processes that have it; 0: not known */
+};
 
-/*
- * Has the instance's buffers made, and finds out what their sub-buffers look like.  A later call
- * sets everything as the first one did.
- */
-static void set_buffers(void)
-{
-    static char text[4096];
+/* What stands for a thread's times: they are not known, or the thread has ended. */
+#define NO_TIMES UINT64_MAX
+#define ENDED_TIMES (NO_TIMES - 1)
 
-    set_subbufs(); /* before the buffer's size, which is in whole sub-buffers */
-    snprintf(text, sizeof(text), "%" PRIu64, options.kib);
-    set_in_instance("buffer_size_kb", text);
-    set_in_instance("trace_clock", "mono"); /* events are stamped by CLOCK_MONOTONIC */
-    /*
-     * The instance inherits the host's setting; without overwriting, a full buffer drops events,
-     * and no sub-buffer tells of the loss.
-     */
-    set_in_instance("options/overwrite", "1");
-    set_in_instance("options/block", "0"); /* with it, poll() always says that there is something */
-    set_watermark(options.write == NULL ? "0" : WATERMARK);
-    if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
-        fail_errno("events/header_page");
-    if (!parse_header_page(&reading.page, text))
-        fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
-    reading.chunk = reading.page.size;
-}
+/* What is answered. */
+struct answer {
+    uint64_t serial; /* the question's number */
+    int error;    /* errno if that could not be looked at; ESRCH also if there is no such thing */
+    int pid;      /* ASK_TASK: the process; ASK_FILES: one that shares all its descriptors, or 0;
+                     ASK_CALL: the vCPU; ETIMEDOUT: the process that it waited for */
+    bool machine; /* ASK_TASK: the descriptor is a VM */
+    bool cut;     /* it took as long as it may */
+    uint64_t started; /* ASK_TASK: when it started, in clock ticks since boot */
+    uint64_t used;    /* nanoseconds of CPU time that the answer took */
+    struct place at;  /* where to go on; .thread is -1 if there is nothing more */
+    size_t size;      /* bytes of what follows, which is as long as need be */
+    union {
+        struct descriptor files[MAX_TOLD];  /* ASK_FILES, ASK_HOLDERS, ASK_THREADS */
+        uint64_t times[MAX_ASKED][NSHARES]; /* ASK_TIMES: see read_times() */
+        char text[MAX_NAME + 1];            /* ASK_COMM, ASK_NAME */
+    };
+};
 
-/* qsort(): in order of CPU number. */
-static int compare_streams(const void *a, const void *b)
-{
-    const struct stream *x = a, *y = b;
+/* What the observer is looking at, in memory that all processes of kvmstat share. */
+struct looking {
+    uint64_t serial; /* the question's number */
+    int at;          /* the process or thread that it looks at; 0: at none */
+    unsigned steps;  /* number of descriptors and threads that it looked at for the question */
+};
 
-    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
-}
+/* A process that kept an observer waiting. */
+struct hung {
+    int pid;        /* a process, or the thread of one */
+    uint64_t until; /* it is asked about again after this CLOCK_MONOTONIC time */
+};
 
-/* Has every CPU's buffer polled, also those of CPUs that were never online up to now. */
-static void watch_streams(void)
-{
-    for (size_t i = 0; i < reading.nstreams; i++)
-        trace.polls[FIRST_STREAM + i] =
-            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
-}
-
-/* Opens each CPU's buffer, and fills trace.polls. */
-static void open_streams(void)
-{
-    DIR *d = open_dir(trace.dir, "per_cpu");
-    struct dirent *e;
-    char path[64];
-
-    if (d == NULL)
-        fail_errno("per_cpu");
-    while ((errno = 0, e = readdir(d)) != NULL) {
-        int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
-        if (cpu < 0)
-            continue;
-        snprintf(path, sizeof(path), "per_cpu/cpu%d/trace_pipe_raw", cpu);
-        /*
-         * The room is made before the file is opened: if there is no memory, kvmstat ends, and
-         * end_tracing() closes only files that have a place in reading.streams.
-         */
-        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
-        int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-            fail_errno(path);
-        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd};
-    }
-    if (errno != 0)
-        fail_errno("per_cpu");
-    closedir(d);
-    qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
-    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
-    trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
-    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
-    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* the reader may go away */
-    watch_streams();
-}
-
-/*
- * This host: the buffers of its CPUs.
- */
-
-/* Asks the kernel, without waiting, which of the n buffers at p have something to read. */
-static void poll_buffers(struct pollfd *p, size_t n)
-{
-    while (poll(p, n, 0) < 0) {
-        if (errno != EINTR)
-            fail("poll: %s", strerror(errno));
-    }
-}
-
-/*
- * Returns whether s has something to read.  A buffer that has nothing must not be read: if its CPU
- * just then puts its next event on the page that was read last, and goes on to another page, the
- * kernel gives up the former page with the event on it, and reports no loss (rb_get_reader_page(),
- * up to Linux 6.18).
- */
-static bool is_ready(const struct stream *s)
-{
-    struct pollfd p = {.fd = s->fd, .events = POLLIN};
-
-    if (s->ready)
-        return true;
-    poll_buffers(&p, 1);
-    return (p.revents & POLLIN) != 0;
-}
-
-/* source.read_pages: reads one sub-buffer, which -w saves. */
-static bool read_buffer(struct stream *s)
-{
-    ssize_t size;
-
-    if (!is_ready(s))
-        return false;
-    s->ready = false;
-    if (s->pages == NULL)
-        s->pages = resize(NULL, reading.chunk, 1);
-    do
-        size = read(s->fd, s->pages, reading.chunk);
-    while (size < 0 && errno == EINTR);
-    if (size == 0 || (size < 0 && errno == EAGAIN))
-        return false;
-    if (size < 0)
-        fail_errno("trace_pipe_raw");
-    s->nbytes = (size_t)size;
-    s->used = 0;
-    if (options.write != NULL)
-        save_subbuf(s);
-    return true;
-}
-
-/*
- * source.add_lost: adds to s->lost how far the kernel's count of lost events has grown.  The
- * sub-buffer may have had no room for their number.  If the host is too short of something to tell,
- * sets s->lost_more.
- */
-static void add_overrun(struct stream *s)
-{
-    char path[64], text[1024], *overrun;
-    uint64_t total;
-
-    snprintf(path, sizeof(path), "per_cpu/cpu%d/stats", s->cpu);
-    if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
-        if (view.shortage == 0)
-            fail_errno(path);
-        s->lost_more = true;
-        return;
-    }
-    if ((overrun = strstr(text, "\noverrun: ")) == NULL)
-        fail("%s: not understood (is this kernel newer than kvmstat?)", path);
-    total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
-    s->lost += total < s->overrun ? total : total - s->overrun; /* less: the buffer was emptied */
-    s->overrun = total;
-}
-
-/*
- * Asks the kernel which streams have something to read, even a single event, and sets ready of
- * each.  The same call asks for changes in the instance and for the end of stdout's reader.
- */
-static void poll_streams(void)
-{
-    if (options.write != NULL)
-        set_watermark("0");
-    watch_streams();
-    poll_buffers(&trace.polls[POLL_CHANGES], FIRST_STREAM - POLL_CHANGES + reading.nstreams);
-    trace.quiet = true;
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        struct pollfd *p = &trace.polls[FIRST_STREAM + i];
-        if ((p->revents & POLLERR) != 0)
-            p->fd = -1; /* its CPU was never online: waiting for it would end at once */
-        reading.streams[i].ready = (p->revents & POLLIN) != 0;
-        trace.quiet &= !reading.streams[i].ready;
-    }
-}
-
-/* Counts all events in the CPUs' buffers stamped before the given time, see drain(). */
-static void drain_buffers(uint64_t until)
-{
-    /*
-     * The buffers are asked only now, after the clock was read for until: so they have all events
-     * before that time.
-     */
-    poll_streams();
-    drain(until);
-    if (options.write != NULL)
-        set_watermark(WATERMARK);
-}
-
-/*
- * This host: what others do in the instance.  Another program may disable its events, empty its
- * buffers or change their settings (trace-cmd reset -a does so in all instances): then the counts
- * are too low.  inotify tells of each such change, and costs nothing as long as there is none.
- */
-
-/*
- * Has inotify watch the instance's directory path, which is empty or ends in a slash.  Makes it the
- * working directory, as inotify needs a path and the mount may be attached nowhere.  Ends kvmstat
- * if it cannot.
- */
-static void watch_directory(const char *path)
-{
-    struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
-
-    snprintf(w.path, sizeof(w.path), "%s", path);
-    trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
-    if (w.dir < 0 || fchdir(w.dir) != 0)
-        fail_errno(*path == '\0' ? "tracefs instance" : path);
-    w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
-    if (w.wd < 0)
-        fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
-    if (strncmp(path, "events/", 7) != 0) {
-        close(w.dir);
-        w.dir = -1;
-    }
-    trace.watches[trace.nwatches++] = w;
-}
-
-/*
- * Watches all directories of the instance that kvmstat needs to stay as they are.  Leaves / as the
- * working directory.
- */
-static void watch_instance(void)
-{
-    char path[64];
-
-    trace.inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (trace.inotify < 0)
-        fail("inotify: %s (raise fs.inotify.max_user_instances)", strerror(errno));
-    trace.polls[POLL_CHANGES] = (struct pollfd){.fd = trace.inotify, .events = POLLIN};
-    watch_directory("");
-    watch_directory("options/");
-    watch_directory("events/");
-    watch_directory("events/kvm/");
-    for (int i = 0; i < NEVENTS; i++) {
-        snprintf(path, sizeof(path), "events/%s/", events[i].name);
-        if (events[i].wanted)
-            watch_directory(path);
-    }
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        snprintf(path, sizeof(path), "per_cpu/cpu%d/", reading.streams[i].cpu);
-        watch_directory(path);
-    }
-    if (chdir("/") != 0)
-        fail_errno("/");
-}
-
-/*
- * Notes that somebody changed the file name in directory path of the instance, or took events from
- * it.
- */
-static void note_touched(const char *path, const char *name)
-{
-    enum { MAX_TOUCHED = 4 }; /* names that a report lists; there may be many more */
-    char text[64 + NAME_MAX];
-    int size = snprintf(text, sizeof(text), " %s%s,", path, name);
-
-    trace.changed = true;
-    put_bytes(&trace.touched, "", 1);
-    trace.touched.size--;
-    if (strstr(trace.touched.s, text) != NULL)
-        return;
-    if (trace.ntouched++ < MAX_TOUCHED)
-        put_bytes(&trace.touched, text, (size_t)size);
-    else if (trace.ntouched == MAX_TOUCHED + 1)
-        put_bytes(&trace.touched, " ...,", 5);
-}
-
-/*
- * Returns whether somebody who opens the file takes events from its buffer, or stops the buffer
- * meanwhile.
- */
-static bool takes_events(const char *name)
-{
-    return strncmp(name, "trace_pipe", 10) == 0 ||
-           (strcmp(name, "trace") == 0 &&
-               faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
-}
-
-/* Notes what others did in the instance, as inotify tells it. */
-static void note_changes(void)
-{
-    static _Alignas(struct inotify_event) char room[1 << 14];
-    ssize_t size;
-
-    while ((size = read(trace.inotify, room, sizeof(room))) > 0) {
-        const struct inotify_event *e;
-        for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
-            e = (const struct inotify_event *)s;
-            const char *path = "", *name = e->len == 0 ? "" : e->name;
-            bool changed = (e->mask & IN_MODIFY) != 0;
-            for (size_t i = 0; i < trace.nwatches; i++)
-                path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
-            /* kvmstat -w itself writes buffer_percent, again and again. */
-            bool own = options.write != NULL && strcmp(name, "buffer_percent") == 0;
-            if ((e->mask & IN_Q_OVERFLOW) != 0)
-                note_touched("too many files to tell", "");
-            else if (changed ? !own : takes_events(name))
-                note_touched(path, name);
-        }
-    }
-}
-
-/* Drops what was read of s and not counted yet; the next sub-buffers may have another size. */
-static void empty_stream(struct stream *s)
-{
-    free(s->pages);
-    s->pages = NULL;
-    s->nbytes = s->used = 0;
-    s->subbuf = (struct subbuf){.size = 0};
-    s->ready = s->has_next = false;
-}
-
-/*
- * source.refuse: what was read of s cannot be true.  Ends kvmstat, unless another program changed
- * the instance since the last report.  Then drops what was read, and s has no events until
- * mend_instance() has set the instance right.
- */
-static void refuse_buffer(struct stream *s, const char *what)
-{
-    note_changes();
-    if (trace.ntouched == 0)
-        fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
-    empty_stream(s);
-}
-
-/*
- * Sets the instance up again as it was, if others changed it.  Drops what its buffers have, since
- * their stamps may be of another clock.  In a recording that is made (-w), each CPU's next
- * sub-buffer tells of a loss.
- */
-static void mend_instance(void)
-{
-    char on[8] = "";
-
-    /* The kernel itself may have switched tracing off: by a trigger, or after an oops. */
-    if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
-        note_touched("", "tracing_on");
-    note_changes();
-    if (!trace.changed)
-        return;
-    set_in_instance("tracing_on", "0");
-    set_in_instance("events/enable", "0");
-    set_in_instance("current_tracer", "nop");
-    set_buffers();
-    set_in_instance("set_event_pid", "");
-    if (options.some)
-        set_pids();
-    write_file(trace.dir, "set_event_notrace_pid", ""); /* since Linux 5.7 */
-    switch_events_on();
-    set_in_instance("trace", "");
-    for (size_t i = 0; i < reading.nstreams; i++) {
-        empty_stream(&reading.streams[i]);
-        reading.streams[i].overrun = 0;
-        reading.streams[i].marked = true;
-    }
-    size_t ntouched = trace.ntouched, size = trace.touched.size;
-    set_in_instance("tracing_on", "1");
-    reading.gap = reading.mended = now(CLOCK_MONOTONIC);
-    note_changes(); /* kvmstat's own changes, which are forgotten here */
-    trace.ntouched = ntouched;
-    trace.touched.size = size;
-    trace.changed = false;
-}
-
-/*
- * Returns whether the kvm module was unloaded: then its events are gone or, if it was loaded again,
- * are new ones, which are not enabled.
- */
-static bool is_unloaded(void)
-{
-    char path[64], on[8] = "";
-
-    for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
-        snprintf(path, sizeof(path), "events/%s/enable", events[i].name);
-        if (events[i].wanted && read_host_file(trace.dir, path, on, sizeof(on)) < 0 &&
-            errno == ENOENT)
-            *on = '0';
-    }
-    if (*on == '0')
-        note_changes(); /* somebody may just have disabled the event instead */
-    return *on == '0' && !trace.changed;
-}
-
-/*
- * Says, in one line, what others changed in the instance since the last report.  If they changed
- * nothing since, but the instance was set right after start, where this report's interval begins,
- * says that.  Returns whether the counts of this report are too low.
- */
-static bool report_changes(uint64_t start)
-{
-    mend_instance();
-    if (trace.ntouched != 0)
-        complain("%.*s: changed or read by another program (set right again; the counts of this "
-                 "report are too low)",
-            (int)trace.touched.size - 2, trace.touched.s + 1);
-    else if (reading.mended > start)
-        complain("tracing was set right again in this interval only (the counts of this report are "
-                 "too low)");
-    trace.ntouched = trace.touched.size = 0;
-    reading.lossy |= reading.mended > start;
-    return reading.mended > start;
-}
-
-/*
- * This host: processes and threads.  Their ids come into use again.  A process is told from an
- * earlier one with the same id by when it started, a thread by the event of its birth
- * (task_newtask).
- */
+/* kvmstat's side of the observer. */
+static struct {
+    int fd;                           /* the socket to the observer; -1: there is none */
+    volatile struct looking *looking; /* what the observer does */
+    uint64_t serial;                  /* number of the last question */
+    struct answer answer;             /* the answer to it */
+    size_t nlate;                     /* number of observers that were replaced in this interval */
+    struct hung *hung;                /* processes that are left out for a while */
+    size_t nhung;                     /* number of these */
+    int left_out;                     /* one that was left out since the last report; or 0 ... */
+    size_t nleft_out;                 /* ... and the number of those that were found since */
+} observer = {.fd = -1};
 
 /* Returns an O_PATH file descriptor of task tid's directory in procfs; -1 if the task has ended. */
 static int open_task(int tid)
 {
-    char name[16];
-
-    snprintf(name, sizeof(name), "%d", tid);
-    int dir = openat(view.proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int dir = openat(view.proc, path_of("%d", tid), O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         check_shortage();
     return dir;
 }
 
 /*
- * Returns field n (3 or more) of the stat file of the task in dir, as proc(5) numbers them; 0 if
- * the task has ended.
+ * Returns when the task in dir started, in clock ticks since boot; 0 if it has ended.  That is
+ * field 22 of its stat file, as proc(5) numbers them.
  */
-static uint64_t stat_field(int dir, int n)
+static uint64_t start_time_of(int dir)
 {
     char text[1024], *s = NULL;
 
     if (read_host_file(dir, "stat", text, sizeof(text)) > 0)
         s = strrchr(text, ')'); /* field 2, the name, may have spaces and parentheses in it */
-    for (; n > 2 && s != NULL; n--)
+    for (int n = 22; n > 2 && s != NULL; n--)
         s = strchr(s + 1, ' ');
     return s == NULL ? 0 : strtoull(s, NULL, 10);
 }
 
-/* Returns when the task in dir started, in clock ticks since boot; 0 if it has ended. */
-static uint64_t start_time_of(int dir)
+/*
+ * Returns what the link at path under directory dir, of a process's file descriptor, says after
+ * "anon_inode:kvm-": vm, vcpu:NUMBER or vcpu.  Returns "" if the file is not KVM's.  The next call
+ * overwrites the text.
+ */
+static const char *kvm_descriptor(int dir, const char *path)
 {
-    return stat_field(dir, 22);
+    static const char before[] = "anon_inode:kvm-";
+    static char link[64];
+    ssize_t size = readlinkat(dir, path, link, sizeof(link) - 1);
+
+    if (size < 0)
+        check_shortage();
+    link[size < 0 ? 0 : size] = '\0';
+    return strncmp(link, before, strlen(before)) == 0 ? link + strlen(before) : "";
 }
 
-/* Returns when task tid started, in clock ticks since boot; 0 if it has ended. */
-static uint64_t start_time_of_task(int tid)
+/* Returns the vCPU's number in what kvm_descriptor() returned; -1 if there is none. */
+static int vcpu_of_link(const char *what)
 {
-    int dir = open_task(tid);
-    uint64_t started = dir < 0 ? 0 : start_time_of(dir);
-
-    if (dir >= 0)
-        close(dir);
-    return started;
-}
-
-/* Converts a time of the trace clock, in nanoseconds, to clock ticks since boot. */
-static uint64_t to_ticks(uint64_t time)
-{
-    uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
-
-    return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
-}
-
-/* Converts clock ticks since boot to a time of the trace clock, in nanoseconds. */
-static uint64_t from_ticks(uint64_t ticks)
-{
-    uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
-
-    return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
+    return strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
 }
 
 /*
- * Returns the process id of thread tid, from procfs; 0 if the thread has ended, or started after
- * the given time and so is not the one that had the id then.
+ * Returns whether the process with this status file has ended, and its parent has not waited for
+ * it.  One whose main thread alone has ended looks the same, but has other threads.
  */
-static int process_then(int tid, uint64_t time)
+static bool is_zombie(const char *status)
+{
+    return strstr(status, "\nState:\tZ") != NULL &&
+           (strstr(status, "\nThreads:\t1\n") != NULL || strstr(status, "\nThreads:\t0\n") != NULL);
+}
+
+/* ASK_TASK: tells of which process thread q->id is, unless that has ended, and when it started. */
+static void tell_task(const struct question *q, struct answer *a)
 {
     char status[4096], *tgid = NULL;
-    int dir = open_task(tid);
+    int dir = open_task(q->id);
 
-    if (dir < 0)
-        return 0;
-    uint64_t started = start_time_of(dir);
-    if (started != 0 && started <= to_ticks(time) &&
-        read_host_file(dir, "status", status, sizeof(status)) > 0)
+    a->started = dir < 0 ? 0 : start_time_of(dir);
+    if (a->started != 0 && read_host_file(dir, "status", status, sizeof(status)) > 0 &&
+        !is_zombie(status))
         tgid = strstr(status, "\nTgid:");
-    close(dir);
-    return tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+    a->pid = tgid == NULL ? 0 : (int)strtol(tgid + strlen("\nTgid:"), NULL, 10);
+    if (a->pid == 0)
+        a->error = ESRCH;
+    a->machine = a->pid != 0 && q->fd >= 0 &&
+                 strcmp(kvm_descriptor(dir, path_of("fd/%d", q->fd)), "vm") == 0;
+    if (dir >= 0)
+        close(dir);
 }
 
-/* source.find_pid, from the event of the thread's birth or else from procfs. */
-static int host_pid_of(int tid, uint64_t time)
+/* ASK_CALL: tells which vCPU thread q->id is in the system call ioctl(KVM_RUN) of; -1: of none. */
+static void tell_call(const struct question *q, struct answer *a)
 {
-    struct birth *b = birth_of(tid);
+    enum { KVM_RUN = 0xae80 }; /* linux/kvm.h: type and number, the low 16 bits of a request */
+    char text[256], *s;
 
-    if (b->tid == tid)
-        return b->pid;
-    int pid = process_then(tid, time);
-    if (view.shortage == 0)
-        *b = (struct birth){tid, pid};
-    return pid;
-}
-
-/* source.find_comm, from procfs.  Returns false with errno set, 0 if the name is empty. */
-static bool find_host_comm(int tid, char *name, size_t size)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "%d/comm", tid);
-    errno = 0;
-    ssize_t n = read_file(view.proc, path, name, size);
-    if (n > 0)
-        name[n - 1] = '\0'; /* in place of the newline */
-    return n > 0;
-}
-
-/* Ends g if its process's id is by now that of another process, which started at another time. */
-static void end_if_replaced(struct guest *g)
-{
-    uint64_t started = start_time_of_task(g->pid);
-
-    if (started != 0 && started != g->started)
-        end_guest(g, from_ticks(started));
-}
-
-/* source.end_former, for the thread and the guest that had the id child. */
-static void end_host_former(int child, int pid, uint64_t time)
-{
-    struct thread *t = known_thread(child);
-    struct guest *g = known_guest(child);
-
-    (void)pid;
-    if (t != NULL)
-        end_thread(t);
-    /*
-     * g may be the process whose birth this is, found in procfs before the event was read.  Starts
-     * are exact to a clock tick, so that a difference of one tick tells nothing.
-     */
-    if (g != NULL && g->started + 1 < to_ticks(time))
-        end_guest(g, time);
+    a->pid = -1;
+    if (read_host_file(view.proc, path_of("%d/syscall", q->id), text, sizeof(text)) <= 0 ||
+        strtol(text, &s, 10) != SYS_ioctl)
+        return; /* also if the text is "running" */
+    unsigned long fd = strtoul(s, &s, 16), request = strtoul(s, &s, 16);
+    if ((request & 0xffff) == KVM_RUN)
+        a->pid = vcpu_of_link(kvm_descriptor(view.proc, path_of("%d/fd/%lu", q->id, fd)));
 }
 
 /*
- * This host: guests' names.  Their owners chose them: they can be any bytes.
+ * Reads how many nanoseconds thread tid ran, and how many it waited for a CPU while it could have
+ * run; tasks is a directory of threads in procfs.  times[RUN] may be NO_TIMES or ENDED_TIMES.
  */
+static void read_times(int tasks, int tid, uint64_t times[static NSHARES])
+{
+    char text[80], *end = text;
+    int fd = openat(tasks, path_of("%d/schedstat", tid), O_RDONLY | O_CLOEXEC);
+    /* One read() only: there may be 10,000 files. */
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    bool ended = n < 0 && (errno == ENOENT || errno == ESRCH);
+    if (fd >= 0)
+        close(fd);
+    text[n < 0 ? 0 : n] = '\0';
+    for (int i = 0; i < NSHARES; i++)
+        times[i] = strtoull(end, &end, 10);
+    if (strtoull(end, NULL, 10) == 0) /* how often it ran: once at least */
+        times[RUN] = ended ? ENDED_TIMES : NO_TIMES;
+}
+
+/* ASK_TIMES: tells the times of the threads q->ids of process q->id. */
+static void tell_times(const struct question *q, struct answer *a)
+{
+    int tasks = openat(view.proc, path_of("%d/task", q->id), O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    for (size_t i = 0; i < q->nids; i++)
+        read_times(tasks, q->ids[i], a->times[i]);
+    a->size = q->nids * sizeof(a->times[0]);
+    if (tasks >= 0)
+        close(tasks);
+}
+
+/* Returns whether the answer has room for more, and took no longer than it may. */
+static bool may_go_on(const struct question *q, struct answer *a)
+{
+    if (observer.looking->steps++ % 32 == 0)
+        a->cut |= now(CLOCK_THREAD_CPUTIME_ID) - a->used >= q->limit;
+    return a->size < sizeof(a->files) && !a->cut;
+}
+
+/* Adds a descriptor, or a thread, to what is told. */
+static void tell(struct answer *a, struct descriptor d)
+{
+    a->files[a->size / sizeof(d)] = d;
+    a->size += sizeof(d);
+}
+
+/* An open file, or a whole table of descriptors, that the observer has met. */
+struct met {
+    int tid;         /* a thread that had it then */
+    int fd;          /* its number there; -1: this is a table */
+    uint64_t number; /* its number: see struct descriptor */
+};
+
+/*
+ * Compares, as kcmp(2) does: 0 the same, 1 or 2 which comes first.  Returns -1 with errno set if
+ * one of the two is not there any more, or the kernel cannot compare.  Who keeps it waiting is
+ * other.
+ */
+static long compare_files(int tid, int fd, const struct met *other)
+{
+    enum { KCMP_FILE = 0, KCMP_FILES = 2 }; /* linux/kcmp.h */
+    int before = observer.looking->at;
+
+    errno = 0;
+    observer.looking->at = other->tid;
+    long order = syscall(SYS_kcmp, tid, other->tid, fd < 0 ? KCMP_FILES : KCMP_FILE,
+        (long)(fd < 0 ? 0 : fd), (long)(fd < 0 ? 0 : other->fd));
+    observer.looking->at = before;
+    return order;
+}
+
+/*
+ * Returns what was met before of the file that is thread tid's descriptor fd or, if fd is -1, of
+ * its table of descriptors; if nothing was, notes it as met now.  The next call may move it.  id is
+ * what the descriptor is: files are kept by that, each lot in an order by which it is searched.
+ */
+static struct met *meet(int tid, int fd, int id)
+{
+    enum { LOTS = 1024 };
+    static struct {
+        struct met *met; /* in kcmp's order */
+        size_t n;        /* number of these */
+    } lots[LOTS];
+    static struct met unknown;
+    static uint64_t number;
+    size_t i = (unsigned)id % LOTS, low = 0, high = lots[i].n;
+
+    if (number == 0)
+        number = observer.looking->serial << 32; /* another one than an earlier observer's */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        struct met *m = &lots[i].met[middle];
+        long order = compare_files(tid, fd, m);
+        if (order == 0)
+            return m;
+        if (order < 0 && compare_files(m->tid, m->fd, m) == 0)
+            return unknown = (struct met){tid, fd, 0}, &unknown; /* tid has closed it, or ended */
+        if (order < 0 && errno == ENOSYS)
+            break;
+        if (order < 0) { /* the other one has */
+            memmove(m, m + 1, (--lots[i].n - middle) * sizeof(*m));
+            high = lots[i].n < high ? high - 1 : high;
+        } else if (order == 1) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    lots[i].met = insert(lots[i].met, lots[i].n++, sizeof(struct met), low);
+    lots[i].met[low] = (struct met){tid, fd, ++number};
+    return &lots[i].met[low];
+}
+
+/*
+ * Goes on with the descriptors of task tid of the process that q asks about, whose directory is
+ * dir: tells those that are KVM's or, of an ASK_HOLDERS, just the process if there is one.  Returns
+ * false if this has to go on later.  Sets a->at.last to tid if it has any: a task that has ended
+ * has none.
+ */
+static bool tell_table(const struct question *q, struct answer *a, int dir, int tid)
+{
+    enum { LARGE = 64 }; /* descriptors; in a search, a smaller table is not compared, but read */
+    struct place *at = &a->at;
+    bool search = q->kind == ASK_HOLDERS, go_on = true;
+    DIR *d = open_host_dir(dir, "fd");
+    struct dirent *e;
+
+    if (d != NULL && at->fd != 0)
+        seekdir(d, at->fd + 2); /* in procfs, 2 is behind . and .. */
+    for (int n = 0; go_on && (e = next_host_entry(d)) != NULL; n++) {
+        int fd = parse_int(e->d_name);
+        if (fd < at->fd) /* also of . and .. */
+            continue;
+        /* Another process's table may have been read, which is this one's, too. */
+        bool compare = search ? n == LARGE : !q->anew && tid == q->id && at->last == 0;
+        if (compare && meet(tid, -1, NO_ID)->tid != tid) {
+            a->pid = meet(tid, -1, NO_ID)->tid;
+            break;
+        }
+        at->last = tid;
+        at->fd = fd;
+        go_on = may_go_on(q, a);
+        const char *what = go_on ? kvm_descriptor(dirfd(d), e->d_name) : "";
+        int id = strcmp(what, "vm") == 0     ? MACHINE
+                 : strcmp(what, "vcpu") == 0 ? NAMELESS
+                                             : vcpu_of_link(what);
+        if (id == NO_ID)
+            continue;
+        if (!search)
+            tell(a, (struct descriptor){tid, fd, id, false, meet(tid, fd, id)->number});
+        else if (meet(tid, -1, NO_ID)->tid == tid)
+            tell(a, (struct descriptor){at->pid, -1, NO_ID, false, 0});
+        if (search)
+            break;
+    }
+    at->fd = go_on ? 0 : at->fd;
+    if (d != NULL)
+        closedir(d);
+    return go_on;
+}
+
+/*
+ * Goes on with the process a->at.pid, whose directory is dir: with its descriptors, with those of
+ * threads that have other ones than its first thread, which may have ended, and with its threads.
+ * Of an ASK_HOLDERS, it is enough that one of these descriptors is KVM's.  Returns false if this
+ * has to go on later.
+ */
+static bool tell_process(const struct question *q, struct answer *a, int dir)
+{
+    struct place *at = &a->at;
+    size_t told = a->size;
+    bool go_on = at->thread > 0 || tell_table(q, a, dir, at->pid);
+    struct dirent *e;
+
+    if (!go_on || a->pid != 0 || (q->kind == ASK_HOLDERS && a->size > told))
+        return go_on;
+    DIR *d = open_host_dir(dir, "task");
+    for (int i = 1; go_on && (e = next_host_entry(d)) != NULL; i++) {
+        int tid = parse_int(e->d_name);
+        bool begun = i == at->thread && at->fd != 0;
+        if (i < at->thread || tid <= 0)
+            continue;
+        at->thread = i;
+        if (!(go_on = may_go_on(q, a)))
+            break;
+        if (q->kind == ASK_FILES && !begun)
+            tell(a, (struct descriptor){tid, -1, NO_ID, false, 0});
+        struct met last = {at->last, -1, 0}, first = {at->pid, -1, 0};
+        if (tid == at->pid || (at->last != 0 && compare_files(tid, -1, &last) == 0))
+            continue;
+        if (at->last != 0 && (errno == ENOSYS || compare_files(tid, -1, &first) == 0))
+            continue; /* the same ones; or, if the kernel cannot compare them, most likely so */
+        int task = openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (task >= 0) {
+            go_on = tell_table(q, a, task, tid);
+            close(task);
+        }
+        if (q->kind == ASK_HOLDERS && a->size > told)
+            break;
+    }
+    if (d != NULL)
+        closedir(d);
+    return go_on;
+}
+
+/* ASK_FILES: goes on with the descriptors and threads of process q->id. */
+static void tell_descriptors(const struct question *q, struct answer *a)
+{
+    int dir = open_task(q->id);
+
+    a->at.pid = q->id;
+    if (dir < 0 || (q->started != 0 && start_time_of(dir) != q->started))
+        a->error = ESRCH; /* a process that has ended leaves its id to another one */
+    else if (tell_process(q, a, dir))
+        a->at.thread = -1;
+    if (dir >= 0)
+        close(dir);
+}
+
+/* ASK_HOLDERS: goes on with the search of all processes but those in q->ids. */
+static void tell_holders(const struct question *q, struct answer *a)
+{
+    static DIR *d;      /* procfs */
+    static int reached; /* the last process that was read from it */
+    struct place *at = &a->at;
+
+    if (d == NULL && (d = open_host_dir(view.proc, ".")) == NULL)
+        a->error = ESRCH;
+    else if (at->pid != reached)
+        rewinddir(d);
+    while (d != NULL && at->pid >= 0 && may_go_on(q, a)) {
+        if (at->thread < 0) {
+            const struct dirent *e = next_host_entry(d);
+            int pid = e == NULL ? -1 : parse_int(e->d_name);
+            if (e != NULL && pid <= at->pid) /* also of what is no process */
+                continue;
+            *at = (struct place){.pid = pid};
+            for (size_t i = 0; i < q->nids; i++)
+                at->thread = q->ids[i] == pid ? -1 : at->thread;
+            continue;
+        }
+        observer.looking->at = at->pid;
+        int dir = open_task(at->pid);
+        a->pid = 0;
+        if (dir < 0 || tell_process(q, a, dir))
+            at->thread = -1;
+        if (dir >= 0)
+            close(dir);
+    }
+    reached = at->pid;
+    if (d != NULL && at->pid < 0) {
+        closedir(d);
+        d = NULL;
+    }
+}
+
+/* Names that VMMs give their vCPU threads: a number between two texts. */
+static const struct {
+    const char *before;               /* text before the number */
+    const char *after;                /* text after the number */
+} thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
+    {"fc_vcpu ", ""},                 /* Firecracker */
+    {"kvm-vcpu-", ""},                /* kvmtool */
+    {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
+
+/* Returns the vCPU's number in a thread's name; NO_ID if there is none. */
+static int vcpu_of_name(const char *name)
+{
+    uint64_t id;
+
+    for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
+        size_t size = strlen(thread_names[i].before);
+        const char *p = name + size;
+        if (strncmp(name, thread_names[i].before, size) == 0 && parse_digits(&p, INT_MAX, &id) &&
+            strcmp(p, thread_names[i].after) == 0)
+            return (int)id;
+    }
+    return NO_ID;
+}
+
+/* Reads the name of thread tid, as read_file() does, and removes the newline behind it. */
+static ssize_t read_comm(int tid, char *name, size_t size)
+{
+    ssize_t n = read_host_file(view.proc, path_of("%d/comm", tid), name, size);
+
+    if (n > 0)
+        name[--n] = '\0';
+    return n;
+}
+
+/* ASK_THREADS: goes on with the threads of process q->id. */
+static void tell_threads(const struct question *q, struct answer *a)
+{
+    DIR *d = open_host_dir(view.proc, path_of("%d/task", q->id));
+    struct dirent *e = NULL;
+    char name[64];
+
+    for (int i = 1; may_go_on(q, a) && (e = next_host_entry(d)) != NULL; i++) {
+        struct descriptor thread = {parse_int(e->d_name), -1, NO_ID, false, 0};
+        if (i <= a->at.thread || thread.tid <= 0)
+            continue;
+        a->at.thread = i;
+        if (q->fd == 1 && read_comm(thread.tid, name, sizeof(name)) > 0)
+            thread.id = vcpu_of_name(name);
+        tell(a, thread);
+    }
+    if (d == NULL)
+        a->error = ESRCH;
+    if (e == NULL && may_go_on(q, a))
+        a->at.thread = -1;
+    if (d != NULL)
+        closedir(d);
+}
 
 /*
  * Returns the name in the value of QEMU's -name, made in place: what follows guest=, or what comes
@@ -3886,237 +3619,1116 @@ static char *name_in_command(char *command, size_t size)
 }
 
 /*
- * The reader of names.  Whoever reads a process's command line may have to wait for that process
- * for ever: a tenant whose memory comes from a file system that does not answer can hold the lock
- * that the read takes.  So a child of kvmstat, the reader, reads command lines, and is abandoned if
- * it does not answer.
+ * ASK_NAME: tells the name of the guest of process q->id; an empty one if its command line has
+ * none, or the process is gone or may not be looked at.
  */
-
-/* What the reader answers. */
-struct answer {
-    int error;               /* errno if the command line could not be read; else 0 */
-    char name[MAX_NAME + 1]; /* the guest's name; empty if the command line has none */
-};
-
-enum { MAX_READERS = 4 }; /* readers at a time, with abandoned ones that have not ended yet */
-
-/* The reader, and how long kvmstat may wait for it. */
-static struct {
-    int fd;                  /* the socket to the reader; -1: there is no reader */
-    pid_t pids[MAX_READERS]; /* process ids of readers that have not been seen to end; else 0 */
-    pid_t *pid;              /* the place in pids of the reader at the other end of fd */
-    uint64_t patience;       /* nanoseconds that kvmstat may wait for names from now on ... */
-    uint64_t grown;          /* ... as of this CLOCK_MONOTONIC time */
-    bool said;               /* kvmstat has said that a name is missing, and one still is */
-    bool changed;            /* -m: a guest got another name since the metrics were made */
-} naming = {.fd = -1};
-
-#define MIN_PATIENCE (NSEC / 1000)       /* nanoseconds; with less left, no name is asked for */
-#define MAX_PATIENCE (NSEC / 10)         /* nanoseconds; patience grows by a tenth of the time */
-#define NAME_AGAIN (UINT64_C(10) * NSEC) /* nanoseconds from no answer to the next try */
-#define MAX_COMMAND (6u << 20)           /* bytes; the longest command line of execve(2) */
-
-/*
- * Makes the reader's answer about process pid, whose command line is read to the size bytes at
- * command.
- */
-static struct answer read_name(int pid, char *command, size_t size)
+static void tell_name(const struct question *q, struct answer *a)
 {
-    struct answer answer = {.error = 0};
-    char path[64], *name;
+    static char *command;
+    char *name;
 
-    snprintf(path, sizeof(path), "%d/cmdline", pid);
-    ssize_t n = read_file(view.proc, path, command, size);
-    /* A process that is gone, or that kvmstat may not look at, has no name, which is no error. */
-    if (n < 0 && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM)
-        answer.error = errno;
+    if (command == NULL)
+        command = resize(NULL, MAX_COMMAND, 1);
+    ssize_t n = read_host_file(view.proc, path_of("%d/cmdline", q->id), command, MAX_COMMAND);
+    a->text[0] = '\0';
     if (n > 0 && (name = name_in_command(command, (size_t)n)) != NULL) {
         cut_name(name);
-        strcpy(answer.name, name);
+        strcpy(a->text, name);
     }
-    return answer;
+    a->size = strlen(a->text) + 1;
 }
 
-/*
- * Runs the reader: answers each process id that comes on the socket fd, until the other end is
- * closed.
- */
-static _Noreturn void read_names(int fd)
+/* Answers q. */
+static void answer(const struct question *q, struct answer *a)
 {
-    char *command = malloc(MAX_COMMAND);
-    int pid;
+    *a = (struct answer){.serial = q->serial, .at = q->at, .used = now(CLOCK_THREAD_CPUTIME_ID)};
+    *observer.looking = (struct looking){q->serial, q->id, 0};
+    view.shortage = 0;
+    switch (q->kind) {
+    case ASK_TASK: tell_task(q, a); break;
+    case ASK_COMM:
+        if ((a->size = (size_t)(read_comm(q->id, a->text, sizeof(a->text)) + 1)) == 0)
+            a->error = ESRCH;
+        break;
+    case ASK_NAME: tell_name(q, a); break;
+    case ASK_FILES: tell_descriptors(q, a); break;
+    case ASK_HOLDERS: tell_holders(q, a); break;
+    case ASK_CALL: tell_call(q, a); break;
+    case ASK_THREADS: tell_threads(q, a); break;
+    case ASK_TIMES: tell_times(q, a); break;
+    }
+    observer.looking->at = 0;
+    a->error = view.shortage != 0 ? view.shortage : a->error;
+    a->used = now(CLOCK_THREAD_CPUTIME_ID) - a->used;
+}
 
-    if (command == NULL || !close_others(fd, view.proc) || chdir("/") != 0)
-        _exit(1);
-    keep_capabilities(1u << SYS_PTRACE); /* needed where /proc is mounted with hidepid */
-    while (recv(fd, &pid, sizeof(pid), 0) == (ssize_t)sizeof(pid)) {
-        const struct answer answer = read_name(pid, command, MAX_COMMAND);
-        send(fd, &answer, sizeof(answer), MSG_NOSIGNAL);
+/* Returns, as bits, the capabilities that are needed to look at other users' processes. */
+static uint32_t looking_capabilities(void)
+{
+    return 1u << SYS_PTRACE |
+           1u << (has_capability(DAC_READ_SEARCH) ? DAC_READ_SEARCH : DAC_OVERRIDE);
+}
+
+/* Runs the observer: answers each question on the socket fd, until the other end is closed. */
+static _Noreturn void observe(int fd)
+{
+    static struct answer a;
+    static struct question q;
+
+    is_observer = true;
+    if (!close_others((int[]){fd, view.proc}, 2))
+        errno = 0; /* as in the janitor */
+    keep_capabilities(looking_capabilities());
+    /* If the one before was late, nobody will answer what that one was asked. */
+    a = (struct answer){
+        .serial = observer.looking->serial, .error = ETIMEDOUT, .pid = observer.looking->at};
+    if (a.pid != 0)
+        send(fd, &a, offsetof(struct answer, files), MSG_NOSIGNAL);
+    while (recv(fd, &q, sizeof(q), 0) > 0) {
+        answer(&q, &a);
+        send(fd, &a, offsetof(struct answer, files) + a.size, MSG_NOSIGNAL);
     }
     _exit(0);
 }
 
-/*
- * Starts the reader, unless there is one.  Returns 0 or an errno: ETIMEDOUT if MAX_READERS
- * abandoned ones have not ended.
- */
-static int start_reader(void)
+/* Returns whether process pid, a child, has a CPU or waits for one: it does not sleep. */
+static bool is_running(pid_t pid)
 {
-    int ends[2];
+    char text[1024], *s = NULL;
 
-    if (naming.fd >= 0)
-        return 0;
-    naming.pid = NULL;
-    for (size_t i = 0; i < MAX_READERS; i++) {
-        if (naming.pids[i] != 0 && waitpid(naming.pids[i], NULL, WNOHANG) != 0)
-            naming.pids[i] = 0;
-        if (naming.pids[i] == 0)
-            naming.pid = &naming.pids[i];
+    if (read_file(view.proc, path_of("%d/stat", (int)pid), text, sizeof(text)) > 0)
+        s = strrchr(text, ')');
+    return s != NULL && strncmp(s, ") R", 3) == 0;
+}
+
+/*
+ * Called in the janitor, whose child pid is the observer; 0: there is none yet.  Returns pid, or a
+ * new observer if that one has ended, or sleeps and came no further since this was called before:
+ * then it is killed.
+ */
+static pid_t renew_observer(pid_t pid, int fd)
+{
+    static struct looking before;
+    struct looking l = *observer.looking;
+
+    if (pid > 0 && waitpid(pid, NULL, WNOHANG) == 0) {
+        bool late = l.serial == before.serial && l.steps == before.steps;
+        before = l;
+        if (!late || is_running(pid))
+            return pid;
+        kill(pid, SIGKILL); /* and nobody waits for its end */
     }
-    if (naming.pid == NULL)
-        return ETIMEDOUT;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
-        return errno;
-    pid_t pid = fork();
-    int error = errno;
+    before.serial = UINT64_MAX; /* the new one has time, too */
+    pid = fork();
     if (pid == 0)
-        read_names(ends[1]);
-    close(ends[1]);
-    if (pid < 0) {
-        close(ends[0]);
-        return error;
+        observe(fd);
+    return pid;
+}
+
+/*
+ * Sets how long kvmstat waits for an answer before it asks the janitor: the shorter, the more
+ * processes gave none in this interval.
+ */
+static void set_patience(void)
+{
+    uint64_t patience = PATIENCE / (1 + observer.nlate);
+
+    patience = patience < LEAST_PATIENCE ? LEAST_PATIENCE : patience;
+    setsockopt(observer.fd, SOL_SOCKET, SO_RCVTIMEO,
+        &(struct timeval){.tv_usec = (suseconds_t)(patience / 1000)}, sizeof(struct timeval));
+}
+
+/* Leaves out process or thread id for a while: it kept an observer waiting. */
+static void leave_out(int id)
+{
+    uint64_t time = now(CLOCK_MONOTONIC);
+    size_t place = observer.nhung;
+    bool known = false;
+
+    for (size_t i = 0; i < observer.nhung; i++) {
+        known |= observer.hung[i].pid == id;
+        if (observer.hung[i].pid == id || observer.hung[i].until <= time)
+            place = i;
     }
-    naming.fd = ends[0];
-    *naming.pid = pid;
-    return 0;
+    if (place == observer.nhung) {
+        observer.hung = grow(observer.hung, observer.nhung, sizeof(*observer.hung));
+        observer.nhung++;
+    }
+    if (!known) {
+        observer.left_out = id;
+        observer.nleft_out++;
+    }
+    observer.hung[place] = (struct hung){id, time + AGAIN};
 }
 
-/* Kills the reader, and does not wait for its end: what it is doing may take for ever. */
-static void abandon_reader(void)
+/* Returns whether process or thread id is left out now. */
+static bool is_left_out(int id)
 {
-    close(naming.fd);
-    kill(*naming.pid, SIGKILL);
-    naming.fd = -1;
+    uint64_t time = now(CLOCK_MONOTONIC);
+
+    for (size_t i = 0; i < observer.nhung; i++) {
+        if (observer.hung[i].pid == id && time < observer.hung[i].until)
+            return true;
+    }
+    return false;
 }
 
-/* Ends the reader, if there is one, and waits for its end: an idle reader ends at once. */
-static void end_reader(void)
+/*
+ * Returns whether a signal that asks for the end has come.  Such signals are held back while
+ * kvmstat works.
+ */
+static bool is_end_asked(void)
 {
-    if (naming.fd < 0)
+    sigset_t pending;
+
+    if (signalled != 0)
+        return true;
+    sigpending(&pending);
+    for (size_t i = 0; i < NENDINGS; i++) {
+        if (sigismember(&pending, endings[i]) == 1)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Asks the observer q, and waits for the answer as long as the observer works, but not while it
+ * sleeps.  Returns 0 with observer.answer set, or an errno: ESRCH if there is no such process or
+ * thread; ETIMEDOUT if it kept the observer waiting now or, unless its name is asked for, not long
+ * ago; EBUSY if this host has no CPU time.  May end kvmstat, as check_shortage() does.
+ */
+static int ask(struct question *q)
+{
+    struct answer *a = &observer.answer;
+    uint64_t asked = now(CLOCK_MONOTONIC), waited;
+    size_t size = offsetof(struct question, ids) + q->nids * sizeof(q->ids[0]);
+    ssize_t n = -1;
+
+    if (q->kind != ASK_NAME && is_left_out(q->id))
+        return ETIMEDOUT;
+    q->serial = ++observer.serial;
+    q->limit = view.left < LEAST_TIME ? LEAST_TIME : view.left;
+    if (send(observer.fd, q, size, MSG_NOSIGNAL) >= 0) {
+        do
+            n = recv(observer.fd, a, sizeof(*a), 0);
+        while (n < 0 ? write(trace.janitor_pipe, "", 1) == 1 && !is_end_asked() &&
+                           now(CLOCK_MONOTONIC) - asked < MAX_PATIENCE
+                     : n > 0 && a->serial != q->serial);
+    }
+    waited = n > 0 && a->error != ETIMEDOUT ? a->used : now(CLOCK_MONOTONIC) - asked;
+    view.left -= waited < view.left ? waited : view.left;
+    if (n <= 0)
+        return view.cut = true, EBUSY;
+    if (a->error == ETIMEDOUT) {
+        observer.nlate++;
+        set_patience();
+        /* A new observer has met no file, and numbers them anew. */
+        for (size_t i = 0; i < world.nguests; i++) {
+            struct guest *g = world.guests[i];
+            g->stale |= g->gone == 0;
+            g->nread = 0;
+            g->at = (struct place){.pid = 0};
+        }
+        if (q->kind != ASK_NAME || a->pid != q->id)
+            leave_out(a->pid);
+        if (q->kind != ASK_HOLDERS && a->pid != q->id) {
+            q->at = (struct place){.pid = 0};
+            return ask(q); /* another process was only compared with */
+        }
+    } else if (a->error != 0 && q->kind != ASK_NAME) {
+        errno = a->error;
+        check_shortage();
+    }
+    return a->error;
+}
+
+/* Asks about task tid, and returns what ask() does. */
+static int ask_task(int tid)
+{
+    struct question q = {.kind = ASK_TASK, .id = tid, .fd = -1};
+
+    return ask(&q);
+}
+
+/* Returns how many descriptors or threads the last answer tells. */
+static size_t ntold(void)
+{
+    return observer.answer.size / sizeof(observer.answer.files[0]);
+}
+
+/*
+ * Returns whether the current look may go on.  Once its time is used up, or kvmstat is to end, sets
+ * view.cut and returns false: so a look is short, whatever a guest's owner made.
+ */
+static bool has_time(void)
+{
+    view.cut |= view.left == 0 || is_end_asked();
+    return !view.cut;
+}
+
+/*
+ * This host: the tracefs instance.  kvmstat changes tracing only in its own instance, except that
+ * it removes the instances of dead kvmstats.
+ */
+
+#define LINGER 500 /* tries, 10 ms apart, to remove a busy instance */
+
+/*
+ * Removes the instance, and returns whether it is gone.  It is busy while a file of it is open: a
+ * process that was killed may still be closing its files, or somebody may be looking at one.  Then
+ * this function tries again, LINGER times, every 10 ms.  After a tenth of the tries it disables the
+ * events, so that an instance that stays costs no CPU time.
+ */
+static bool remove_instance(void)
+{
+    for (int i = 0; i < LINGER; i++) {
+        if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+            errno == ENODEV) /* another kvmstat, which is starting, is just removing it */
+            return true;
+        if (errno != EBUSY)
+            return false;
+        if (i == LINGER / 10)
+            write_file(trace.instances, path_of("%s/events/enable", trace.name), "0");
+        nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
+    }
+    return false;
+}
+
+/*
+ * Runs the janitor, which waits for the end of the pipe life: for that of its parent, which alone
+ * can write to it.  What the parent writes there asks for a new observer: kvmstat has given up the
+ * rights to start one.  questions is the observer's socket, proc its procfs.
+ */
+static _Noreturn void run_janitor(int life, int questions, int proc)
+{
+    int tracefs = find_tracefs();
+    pid_t pid = 0;
+    char asked[64]; /* this may have been done more often meanwhile */
+    ssize_t n;
+
+    /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
+    setsid();
+    for (size_t i = 0; i < NENDINGS; i++)
+        signal(endings[i], SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* nobody waits for observers */
+    trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    keep_capabilities(
+        looking_capabilities() | (is_own_directory(trace.instances) ? 0 : 1u << DAC_OVERRIDE));
+    /*
+     * If these calls fail, the only harm is that the janitor keeps a file system from being
+     * unmounted, or a removed file from being freed.
+     */
+    if (!close_others((int[]){life, trace.instances, questions, proc}, 4) || chdir("/") != 0)
+        errno = 0;
+    view.proc = proc;
+    do
+        pid = renew_observer(pid, questions);
+    while ((n = read(life, asked, sizeof(asked))) > 0 || (n < 0 && errno == EINTR));
+    close(view.proc); /* who closes it last frees all that was ever looked at: not the janitor */
+    if (pid > 0)
+        kill(pid, SIGKILL);
+    _exit(trace.instances < 0 ? 2 : remove_instance() ? 0 : 1);
+}
+
+/*
+ * Starts the janitor, the process that removes the instance when this process has ended, however it
+ * ended; and with it the observer.  Ends kvmstat if that fails.
+ */
+static void start_janitor(void)
+{
+    int life[2], questions[2], proc = open_root("proc", "/proc", PROCFS_MAGIC);
+
+    if (proc < 0)
+        fail_errno("/proc");
+    snprintf(trace.name, sizeof(trace.name), "kvmstat.%d", (int)getpid());
+    observer.looking = mmap(
+        NULL, sizeof(*observer.looking), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (observer.looking == MAP_FAILED)
+        fail_errno("memory");
+    if (pipe2(life, O_CLOEXEC) != 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, questions) != 0)
+        fail_errno("pipe");
+    trace.janitor = fork();
+    if (trace.janitor == 0) {
+        close(life[1]);
+        close(questions[0]);
+        run_janitor(life[0], questions[1], proc);
+    }
+    if (trace.janitor < 0) {
+        trace.janitor = 0;
+        fail("fork: %s (too many processes, or too little memory)", strerror(errno));
+    }
+    close(life[0]);
+    close(questions[1]);
+    close(proc);
+    trace.janitor_pipe = life[1];
+    observer.fd = questions[0];
+    set_patience();
+}
+
+/*
+ * Removes the instances that dead kvmstats left; that of a live one is busy.  The caller has called
+ * lock_instances(), for an instance that is only half made would pass for a dead one's.
+ */
+static void remove_dead_instances(void)
+{
+    DIR *d = open_dir(trace.instances, ".");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, "kvmstat.", 8) == 0 && parse_int(e->d_name + 8) > 0)
+            unlinkat(trace.instances, e->d_name, AT_REMOVEDIR);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* Makes the instance, with tracing off, and opens what keeps others from removing it. */
+static void create_instance(void)
+{
+    remove_dead_instances();
+    if (mkdirat(trace.instances, trace.name, 0700) != 0) {
+        int error = errno;
+        kill(trace.janitor, SIGKILL); /* it would find no instance of this kvmstat to remove */
+        waitpid(trace.janitor, NULL, 0);
+        trace.janitor = 0;
+        errno = error;
+        fail_errno("tracefs instance");
+    }
+    trace.dir = openat(trace.instances, trace.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (trace.dir < 0)
+        fail_errno("tracefs instance");
+    trace.hold = openat(trace.dir, "tracing_on", O_WRONLY | O_CLOEXEC);
+    if (trace.hold < 0 || write(trace.hold, "0", 1) != 1)
+        fail_errno("tracing_on");
+}
+
+/* Writes value to the instance's file name. */
+static void set_in_instance(const char *name, const char *value)
+{
+    if (write_file(trace.dir, name, value) != 0)
+        fail_errno(name);
+}
+
+/* Returns whether sysfs, a file descriptor of its root, has the file path. */
+static bool has_file(int sysfs, const char *path)
+{
+    if (faccessat(sysfs, path, F_OK, 0) == 0)
+        return true;
+    if (errno != ENOENT)
+        fail_errno(path);
+    return false;
+}
+
+/*
+ * Returns whether the host has only the software backend, kvm_pvm, which never fires kvm_exit.
+ * Without a module for its processor, it has none, and could run no guest, though kvm has events.
+ */
+static bool has_only_software(void)
+{
+    int sysfs = open_root("sysfs", "/sys", SYSFS_MAGIC);
+
+    if (sysfs < 0)
+        fail("/sys: not sysfs (mount it: mount -t sysfs nodev /sys)");
+    if (!has_file(sysfs, "class/misc/kvm"))
+        fail("/dev/kvm: the module that makes it is not loaded (%s)", load_kvm);
+    bool software = has_file(sysfs, "module/kvm_pvm") && !has_file(sysfs, "module/kvm_intel") &&
+                    !has_file(sysfs, "module/kvm_amd");
+    close(sysfs);
+    return software;
+}
+
+/* Enables, without filters, the events that choose_events() wants. */
+static void switch_events_on(void)
+{
+    for (int i = 0; i < NEVENTS; i++) {
+        if (!events[i].wanted)
+            continue;
+        set_in_instance(path_of("events/%s/filter", events[i].name), "0"); /* no filter */
+        set_in_instance(path_of("events/%s/enable", events[i].name), "1");
+    }
+}
+
+/*
+ * Reads the events' formats, decides which events this host and the table need, and enables these.
+ */
+static void enable_events(void)
+{
+    static char text[1 << 16];
+
+    for (int i = 0; i < NEVENTS; i++) {
+        const char *path = path_of("events/%s/format", events[i].name);
+        if (read_file(trace.dir, path, text, sizeof(text)) < 0) {
+            if (errno != ENOENT)
+                fail_errno(path);
+        } else if (!parse_format(&events[i], text)) {
+            fail("%s: not understood (is this kernel newer than kvmstat?)", path);
+        }
+    }
+    const char *missed = choose_events(has_only_software());
+    if (missed != NULL)
+        fail("%s: no such trace event (kvmstat cannot count this on this architecture)", missed);
+    check_reasons(events[KVM_EXIT].name);
+    switch_events_on();
+}
+
+/*
+ * Appends to t the ids of all threads of the guests of -p, with a space after each.  Returns how
+ * many ids these are.
+ */
+static size_t put_thread_ids(struct text *t)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct question q = {.kind = ASK_THREADS, .id = world.guests[i]->pid};
+        if (!world.guests[i]->asked || world.guests[i]->gone != 0)
+            continue;
+        for (; q.at.thread >= 0 && ask(&q) == 0; q.at = observer.answer.at) {
+            for (size_t j = 0; j < ntold(); j++, n++) {
+                char id[21], *s = digits((uint64_t)observer.answer.files[j].tid, id);
+                put_bytes(t, s, strlen(s));
+                put_bytes(t, " ", 1);
+            }
+        }
+    }
+    return n;
+}
+
+/*
+ * Has only the threads of the guests of -p traced, and those that they will start.  Ends kvmstat if
+ * there are none and tracing has not begun.
+ */
+static void set_pids(void)
+{
+    struct text t = {.s = NULL};
+    size_t n = 0, before;
+
+    set_in_instance("options/event-fork", "1");
+    /*
+     * A thread may start another one after the list was read and before it is written: the loop
+     * goes on until no more threads appear.
+     */
+    do {
+        before = n;
+        t.size = 0;
+        n = put_thread_ids(&t);
+        if (n == 0 && reading.start == 0)
+            fail("-p: no such process (it has ended)");
+        if (n == 0)
+            put_bytes(&t, "1 ", 2); /* an empty list would have all threads traced */
+        put_bytes(&t, "", 1);
+        set_in_instance("set_event_pid", t.s);
+    } while (n > before);
+    free(t.s);
+}
+
+/*
+ * -w: per cent of a buffer that must be full to wake kvmstat.  A sub-buffer with few events takes
+ * as much room in the recording as a full one.
+ */
+#define WATERMARK "25"
+
+/*
+ * Sets how many per cent of a buffer must be full for poll() to say that it has something; with
+ * "0", its first event suffices.  Before Linux 5.0, which has no such setting, it always does.
+ */
+static void set_watermark(const char *percent)
+{
+    static const char name[] = "buffer_percent";
+    int r = write_file(trace.dir, name, percent);
+
+    /* In 5.10, for one, its owner may only read it, and CAP_DAC_OVERRIDE was given up. */
+    if (r != 0 && errno == EACCES && fchmodat(trace.dir, name, 0644, 0) == 0)
+        r = write_file(trace.dir, name, percent);
+    if (r != 0 && errno != ENOENT)
+        fail_errno(name);
+}
+
+enum {
+    MAX_SUBBUF_KIB = 16, /* a read of a larger one that is partly full copies too much */
+    LEAST_SUBBUFS = 64   /* of a buffer, at least, if they are larger than the kernel's own */
+};
+
+/*
+ * Makes the sub-buffers larger than the kernel's own where it can (since Linux 6.8): then fewer
+ * reads take the same events.  With -w they stay small, since each look at few events takes one in
+ * the recording; and so they do if the kernel finds no such pieces of memory.
+ */
+static void set_subbufs(void)
+{
+    static const char name[] = "buffer_subbuf_size_kb";
+    static uint64_t own; /* the kernel's own size, in KiB; 0: it cannot be set */
+    char text[32];
+
+    if (own == 0 && read_file(trace.dir, name, text, sizeof(text)) > 0)
+        own = strtoull(text, NULL, 10);
+    if (own == 0)
         return;
-    abandon_reader();
-    waitpid(*naming.pid, NULL, 0);
+    uint64_t kib = own;
+    while (kib < MAX_SUBBUF_KIB && 2 * kib * LEAST_SUBBUFS <= options.kib && options.write == NULL)
+        kib *= 2;
+    snprintf(text, sizeof(text), "%" PRIu64, kib);
+    write_file(trace.dir, name, text);
 }
 
 /*
- * Asks the reader for the name of the guest of process pid, and waits for at most limit
- * nanoseconds.  Returns 0 with *answer set, or an errno: ETIMEDOUT if there was no answer in time.
- * A reader that does not answer is abandoned.
+ * Has the instance's buffers made, and finds out what their sub-buffers look like.  A later call
+ * sets everything as the first one did.
  */
-static int ask_reader(int pid, uint64_t limit, struct answer *answer)
+static void set_buffers(void)
 {
-    struct timeval timeout = {.tv_sec = 0, .tv_usec = (suseconds_t)(limit / 1000)};
-    ssize_t size = -1;
+    static char text[4096];
 
-    int error = start_reader();
+    set_subbufs(); /* before the buffer's size, which is in whole sub-buffers */
+    snprintf(text, sizeof(text), "%" PRIu64, options.kib);
+    set_in_instance("buffer_size_kb", text);
+    set_in_instance("trace_clock", "mono"); /* events are stamped by CLOCK_MONOTONIC */
+    /*
+     * The instance inherits the host's setting; without overwriting, a full buffer drops events,
+     * and no sub-buffer tells of the loss.
+     */
+    set_in_instance("options/overwrite", "1");
+    set_in_instance("options/block", "0"); /* with it, poll() always says that there is something */
+    set_watermark(options.write == NULL ? "0" : WATERMARK);
+    if (read_file(trace.dir, "events/header_page", text, sizeof(text)) < 0)
+        fail_errno("events/header_page");
+    if (!parse_header_page(&reading.page, text))
+        fail("events/header_page: not understood (is this kernel newer than kvmstat?)");
+    reading.chunk = reading.page.size;
+}
+
+/* qsort(): in order of CPU number. */
+static int compare_streams(const void *a, const void *b)
+{
+    const struct stream *x = a, *y = b;
+
+    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
+}
+
+/* Has every CPU's buffer polled, also those of CPUs that were never online up to now. */
+static void watch_streams(void)
+{
+    for (size_t i = 0; i < reading.nstreams; i++)
+        trace.polls[FIRST_STREAM + i] =
+            (struct pollfd){.fd = reading.streams[i].fd, .events = POLLIN};
+}
+
+/* Opens each CPU's buffer, and fills trace.polls. */
+static void open_streams(void)
+{
+    DIR *d = open_dir(trace.dir, "per_cpu");
+    struct dirent *e;
+
+    if (d == NULL)
+        fail_errno("per_cpu");
+    while ((errno = 0, e = readdir(d)) != NULL) {
+        int cpu = strncmp(e->d_name, "cpu", 3) == 0 ? parse_int(e->d_name + 3) : -1;
+        if (cpu < 0)
+            continue;
+        const char *path = path_of("per_cpu/cpu%d/trace_pipe_raw", cpu);
+        /*
+         * The room is made before the file is opened: if there is no memory, kvmstat ends, and
+         * end_tracing() closes only files that have a place in reading.streams.
+         */
+        reading.streams = grow(reading.streams, reading.nstreams, sizeof(*reading.streams));
+        int fd = openat(trace.dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            fail_errno(path);
+        reading.streams[reading.nstreams++] = (struct stream){.cpu = cpu, .fd = fd};
+    }
+    if (errno != 0)
+        fail_errno("per_cpu");
+    closedir(d);
+    qsort(reading.streams, reading.nstreams, sizeof(*reading.streams), compare_streams);
+    reading.heap = resize(NULL, reading.nstreams + 1, sizeof(struct stream *));
+    trace.polls = resize(NULL, FIRST_STREAM + reading.nstreams, sizeof(*trace.polls));
+    trace.polls[POLL_UEVENTS] = (struct pollfd){.fd = view.uevents, .events = POLLIN};
+    trace.polls[POLL_STDOUT] = (struct pollfd){.fd = STDOUT_FILENO}; /* the reader may go away */
+    watch_streams();
+}
+
+/*
+ * This host: the buffers of its CPUs.
+ */
+
+/* Asks the kernel, without waiting, which of the n buffers at p have something to read. */
+static void poll_buffers(struct pollfd *p, size_t n)
+{
+    while (poll(p, n, 0) < 0) {
+        if (errno != EINTR)
+            fail("poll: %s", strerror(errno));
+    }
+}
+
+/*
+ * Returns whether s has something to read.  A buffer that has nothing must not be read: if its CPU
+ * just then puts its next event on the page that was read last, and goes on to another page, the
+ * kernel gives up the former page with the event on it, and reports no loss (rb_get_reader_page(),
+ * up to Linux 6.18).
+ */
+static bool is_ready(const struct stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN};
+
+    if (s->ready)
+        return true;
+    poll_buffers(&p, 1);
+    return (p.revents & POLLIN) != 0;
+}
+
+/* source.read_pages: reads one sub-buffer, which -w saves. */
+static bool read_buffer(struct stream *s)
+{
+    ssize_t size;
+
+    if (!is_ready(s))
+        return false;
+    s->ready = false;
+    if (s->pages == NULL)
+        s->pages = resize(NULL, reading.chunk, 1);
+    do
+        size = read(s->fd, s->pages, reading.chunk);
+    while (size < 0 && errno == EINTR);
+    if (size == 0 || (size < 0 && errno == EAGAIN))
+        return false;
+    if (size < 0)
+        fail_errno("trace_pipe_raw");
+    s->nbytes = (size_t)size;
+    s->used = 0;
+    if (options.write != NULL)
+        save_subbuf(s);
+    return true;
+}
+
+/*
+ * source.add_lost: adds to s->lost how far the kernel's count of lost events has grown.  The
+ * sub-buffer may have had no room for their number.  If the host is too short of something to tell,
+ * sets s->lost_more.
+ */
+static void add_overrun(struct stream *s)
+{
+    const char *path = path_of("per_cpu/cpu%d/stats", s->cpu);
+    char text[1024], *overrun;
+    uint64_t total;
+
+    if (read_host_file(trace.dir, path, text, sizeof(text)) < 0) {
+        if (view.shortage == 0)
+            fail_errno(path);
+        s->lost_more = true;
+        return;
+    }
+    if ((overrun = strstr(text, "\noverrun: ")) == NULL)
+        fail("%s: not understood (is this kernel newer than kvmstat?)", path);
+    total = strtoull(overrun + strlen("\noverrun: "), NULL, 10);
+    s->lost += total < s->overrun ? total : total - s->overrun; /* less: the buffer was emptied */
+    s->overrun = total;
+}
+
+/*
+ * Asks the kernel which streams have something to read, even a single event, and sets ready of
+ * each.  The same call asks for changes in the instance and for the end of stdout's reader.
+ */
+static void poll_streams(void)
+{
+    if (options.write != NULL)
+        set_watermark("0");
+    watch_streams();
+    poll_buffers(&trace.polls[POLL_CHANGES], FIRST_STREAM - POLL_CHANGES + reading.nstreams);
+    trace.quiet = true;
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        struct pollfd *p = &trace.polls[FIRST_STREAM + i];
+        if ((p->revents & POLLERR) != 0)
+            p->fd = -1; /* its CPU was never online: waiting for it would end at once */
+        reading.streams[i].ready = (p->revents & POLLIN) != 0;
+        trace.quiet &= !reading.streams[i].ready;
+    }
+}
+
+/* Counts all events in the CPUs' buffers stamped before the given time, see drain(). */
+static void drain_buffers(uint64_t until)
+{
+    /*
+     * The buffers are asked only now, after the clock was read for until: so they have all events
+     * before that time.
+     */
+    poll_streams();
+    drain(until);
+    if (options.write != NULL)
+        set_watermark(WATERMARK);
+}
+
+/*
+ * This host: what others do in the instance.  Another program may disable its events, empty its
+ * buffers or change their settings (trace-cmd reset -a does so in all instances): then the counts
+ * are too low.  inotify tells of each such change, and costs nothing as long as there is none.
+ */
+
+/*
+ * Has inotify watch the instance's directory path, which is empty or ends in a slash.  Makes it the
+ * working directory, as inotify needs a path and the mount may be attached nowhere.  Ends kvmstat
+ * if it cannot.
+ */
+static void watch_directory(const char *path)
+{
+    struct watch w = {.dir = openat(trace.dir, *path == '\0' ? "." : path, O_RDONLY | O_CLOEXEC)};
+
+    snprintf(w.path, sizeof(w.path), "%s", path);
+    trace.watches = grow(trace.watches, trace.nwatches, sizeof(w));
+    if (w.dir < 0 || fchdir(w.dir) != 0)
+        fail_errno(*path == '\0' ? "tracefs instance" : path);
+    w.wd = inotify_add_watch(trace.inotify, ".", IN_MODIFY | IN_OPEN);
+    if (w.wd < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_watches)", strerror(errno));
+    if (strncmp(path, "events/", 7) != 0) {
+        close(w.dir);
+        w.dir = -1;
+    }
+    trace.watches[trace.nwatches++] = w;
+}
+
+/*
+ * Watches all directories of the instance that kvmstat needs to stay as they are.  Leaves / as the
+ * working directory.
+ */
+static void watch_instance(void)
+{
+    trace.inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (trace.inotify < 0)
+        fail("inotify: %s (raise fs.inotify.max_user_instances)", strerror(errno));
+    trace.polls[POLL_CHANGES] = (struct pollfd){.fd = trace.inotify, .events = POLLIN};
+    watch_directory("");
+    watch_directory("options/");
+    watch_directory("events/");
+    watch_directory("events/kvm/");
+    for (int i = 0; i < NEVENTS; i++) {
+        if (events[i].wanted)
+            watch_directory(path_of("events/%s/", events[i].name));
+    }
+    for (size_t i = 0; i < reading.nstreams; i++)
+        watch_directory(path_of("per_cpu/cpu%d/", reading.streams[i].cpu));
+    if (chdir("/") != 0)
+        fail_errno("/");
+}
+
+/*
+ * Notes that somebody changed the file name in directory path of the instance, or took events from
+ * it.
+ */
+static void note_touched(const char *path, const char *name)
+{
+    enum { MAX_TOUCHED = 4 }; /* names that a report lists; there may be many more */
+    char text[64 + NAME_MAX];
+    int size = snprintf(text, sizeof(text), " %s%s,", path, name);
+
+    trace.changed = true;
+    put_bytes(&trace.touched, "", 1);
+    trace.touched.size--;
+    if (strstr(trace.touched.s, text) != NULL)
+        return;
+    if (trace.ntouched++ < MAX_TOUCHED)
+        put_bytes(&trace.touched, text, (size_t)size);
+    else if (trace.ntouched == MAX_TOUCHED + 1)
+        put_bytes(&trace.touched, " ...,", 5);
+}
+
+/*
+ * Returns whether somebody who opens the file takes events from its buffer, or stops the buffer
+ * meanwhile.
+ */
+static bool takes_events(const char *name)
+{
+    return strncmp(name, "trace_pipe", 10) == 0 ||
+           (strcmp(name, "trace") == 0 &&
+               faccessat(trace.dir, "options/pause-on-trace", F_OK, 0) != 0); /* before Linux 5.8 */
+}
+
+/* Notes what others did in the instance, as inotify tells it. */
+static void note_changes(void)
+{
+    static _Alignas(struct inotify_event) char room[1 << 14];
+    ssize_t size;
+
+    while ((size = read(trace.inotify, room, sizeof(room))) > 0) {
+        const struct inotify_event *e;
+        for (const char *s = room; s < room + size; s += sizeof(*e) + e->len) {
+            e = (const struct inotify_event *)s;
+            const char *path = "", *name = e->len == 0 ? "" : e->name;
+            bool changed = (e->mask & IN_MODIFY) != 0;
+            for (size_t i = 0; i < trace.nwatches; i++)
+                path = trace.watches[i].wd == e->wd ? trace.watches[i].path : path;
+            /* kvmstat -w itself writes buffer_percent, again and again. */
+            bool own = options.write != NULL && strcmp(name, "buffer_percent") == 0;
+            if ((e->mask & IN_Q_OVERFLOW) != 0)
+                note_touched("too many files to tell", "");
+            else if (changed ? !own : takes_events(name))
+                note_touched(path, name);
+        }
+    }
+}
+
+/* Drops what was read of s and not counted yet; the next sub-buffers may have another size. */
+static void empty_stream(struct stream *s)
+{
+    free(s->pages);
+    s->pages = NULL;
+    s->nbytes = s->used = 0;
+    s->subbuf = (struct subbuf){.size = 0};
+    s->ready = s->has_next = false;
+}
+
+/*
+ * source.refuse: what was read of s cannot be true.  Ends kvmstat, unless another program changed
+ * the instance since the last report.  Then drops what was read, and s has no events until
+ * mend_instance() has set the instance right.
+ */
+static void refuse_buffer(struct stream *s, const char *what)
+{
+    note_changes();
+    if (trace.ntouched == 0)
+        fail("CPU %d: %s (is this kernel newer than kvmstat?)", s->cpu, what);
+    empty_stream(s);
+}
+
+/*
+ * Sets the instance up again as it was, if others changed it.  Drops what its buffers have, since
+ * their stamps may be of another clock.  In a recording that is made (-w), each CPU's next
+ * sub-buffer tells of a loss.
+ */
+static void mend_instance(void)
+{
+    char on[8] = "";
+
+    /* The kernel itself may have switched tracing off: by a trigger, or after an oops. */
+    if (read_file(trace.dir, "tracing_on", on, sizeof(on)) > 0 && *on == '0')
+        note_touched("", "tracing_on");
+    note_changes();
+    if (!trace.changed)
+        return;
+    set_in_instance("tracing_on", "0");
+    set_in_instance("events/enable", "0");
+    set_in_instance("current_tracer", "nop");
+    set_buffers();
+    set_in_instance("set_event_pid", "");
+    if (options.some)
+        set_pids();
+    write_file(trace.dir, "set_event_notrace_pid", ""); /* since Linux 5.7 */
+    switch_events_on();
+    set_in_instance("trace", "");
+    for (size_t i = 0; i < reading.nstreams; i++) {
+        empty_stream(&reading.streams[i]);
+        reading.streams[i].overrun = 0;
+        reading.streams[i].marked = true;
+    }
+    size_t ntouched = trace.ntouched, size = trace.touched.size;
+    set_in_instance("tracing_on", "1");
+    reading.gap = reading.mended = now(CLOCK_MONOTONIC);
+    note_changes(); /* kvmstat's own changes, which are forgotten here */
+    trace.ntouched = ntouched;
+    trace.touched.size = size;
+    trace.changed = false;
+}
+
+/*
+ * Returns whether the kvm module was unloaded: then its events are gone or, if it was loaded again,
+ * are new ones, which are not enabled.
+ */
+static bool is_unloaded(void)
+{
+    char on[8] = "";
+
+    for (int i = 0; i < NEVENTS && *on == '\0'; i++) {
+        const char *path = path_of("events/%s/enable", events[i].name);
+        if (events[i].wanted && read_host_file(trace.dir, path, on, sizeof(on)) < 0 &&
+            errno == ENOENT)
+            *on = '0';
+    }
+    if (*on == '0')
+        note_changes(); /* somebody may just have disabled the event instead */
+    return *on == '0' && !trace.changed;
+}
+
+/*
+ * Says, in one line, what others changed in the instance since the last report.  If they changed
+ * nothing since, but the instance was set right after start, where this report's interval begins,
+ * says that.  Returns whether the counts of this report are too low.
+ */
+static bool report_changes(uint64_t start)
+{
+    mend_instance();
+    if (trace.ntouched != 0)
+        complain("%.*s: changed or read by another program (set right again; the counts of this "
+                 "report are too low)",
+            (int)trace.touched.size - 2, trace.touched.s + 1);
+    else if (reading.mended > start)
+        complain("tracing was set right again in this interval only (the counts of this report are "
+                 "too low)");
+    trace.ntouched = trace.touched.size = 0;
+    reading.lossy |= reading.mended > start;
+    return reading.mended > start;
+}
+
+/*
+ * This host: processes and threads.  Their ids come into use again.  A process is told from an
+ * earlier one with the same id by when it started, a thread by the event of its birth
+ * (task_newtask).
+ */
+
+/* Converts a time of the trace clock, in nanoseconds, to clock ticks since boot. */
+static uint64_t to_ticks(uint64_t time)
+{
+    uint64_t since_boot = time + now(CLOCK_BOOTTIME) - now(CLOCK_MONOTONIC);
+
+    return since_boot / (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+/* Converts clock ticks since boot to a time of the trace clock, in nanoseconds. */
+static uint64_t from_ticks(uint64_t ticks)
+{
+    uint64_t since_boot = ticks * (NSEC / (uint64_t)sysconf(_SC_CLK_TCK));
+
+    return since_boot - now(CLOCK_BOOTTIME) + now(CLOCK_MONOTONIC);
+}
+
+/*
+ * Returns the process id of thread tid, from procfs; 0 if the thread has ended, or started after
+ * the given time and so is not the one that had the id then.  Returns -1 if nothing tells now.
+ */
+static int process_then(int tid, uint64_t time)
+{
+    int error = ask_task(tid);
+
     if (error != 0)
-        return error;
-    if (setsockopt(naming.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 &&
-        send(naming.fd, &pid, sizeof(pid), MSG_NOSIGNAL) == (ssize_t)sizeof(pid))
-        size = recv(naming.fd, answer, sizeof(*answer), 0);
-    if (size == (ssize_t)sizeof(*answer))
-        return answer->error;
-    error = size >= 0 ? EPIPE : errno == EAGAIN ? ETIMEDOUT : errno; /* EPIPE: somebody ended it */
-    abandon_reader();
-    return error;
+        return error == ESRCH ? 0 : -1;
+    return observer.answer.started <= to_ticks(time) ? observer.answer.pid : 0;
 }
 
-/*
- * Asks for the name of the guest of process pid, if there is patience left.  One name gets a
- * quarter of it at most: so other names become known even if some do not.  Returns 0 with *answer
- * set, or an errno: EBUSY if patience is short.
- */
-static int ask_name(int pid, struct answer *answer)
+/* source.find_pid, from the event of the thread's birth or else from procfs. */
+static int host_pid_of(int tid, uint64_t time)
 {
-    uint64_t start = now(CLOCK_MONOTONIC);
+    struct birth *b = birth_of(tid);
 
-    naming.patience += (start - naming.grown) / 10;
-    if (naming.patience > MAX_PATIENCE)
-        naming.patience = MAX_PATIENCE;
-    naming.grown = start;
-    if (naming.patience < MIN_PATIENCE)
-        return EBUSY;
-    int error = ask_reader(pid, naming.patience / 4, answer);
-    uint64_t spent = now(CLOCK_MONOTONIC) - start;
-    naming.patience -= spent < naming.patience ? spent : naming.patience;
-    return error;
+    if (b->tid == tid)
+        return b->pid;
+    int pid = process_then(tid, time);
+    if (pid < 0)
+        return 0;
+    *b = (struct birth){tid, pid, false};
+    return pid;
+}
+
+/* source.find_comm, from procfs.  Returns false with errno set, 0 if the name is empty. */
+static bool find_host_comm(int tid, char *name, size_t size)
+{
+    struct question q = {.kind = ASK_COMM, .id = tid};
+
+    errno = ask(&q);
+    if (errno != 0 || *observer.answer.text == '\0')
+        return false;
+    snprintf(name, size, "%s", observer.answer.text);
+    return true;
 }
 
 /*
- * Asks for the name of g's guest, and sets g->name to it.  If that fails, kvmstat says so, unless
- * it has said so of a name that is still missing; g keeps the name it had, or else gets its
- * process's name or, without one, `?'.
+ * Ends g if its process has ended, also if nobody has waited for it yet, or if the process's id is
+ * by now that of another process, which started at another time.  error is what ask() returned when
+ * it was asked about that process just now.
+ */
+static void end_if_gone(struct guest *g, int error)
+{
+    if (error == ESRCH && g->gone == 0)
+        g->gone = now(CLOCK_MONOTONIC);
+    if (error == 0 && g->started == 0)
+        g->started = observer.answer.started;
+    if (error == 0 && observer.answer.started != g->started)
+        end_guest(g, from_ticks(observer.answer.started));
+}
+
+/* source.end_former, for the thread and the guest that had the id child. */
+static void end_host_former(int child, int pid, uint64_t time)
+{
+    struct thread *t = known_thread(child);
+    struct guest *g = known_guest(child);
+
+    (void)pid;
+    if (t != NULL)
+        end_thread(t);
+    /*
+     * g may be the process whose birth this is, found in procfs before the event was read.  Starts
+     * are exact to a clock tick, so that a difference of one tick tells nothing.
+     */
+    if (g != NULL && g->started + 1 < to_ticks(time))
+        end_guest(g, time);
+}
+
+/*
+ * This host: guests' names.  Their owners chose them: they can be any bytes.
+ */
+
+/* Returns the time that a look may take of the observer's, in nanoseconds. */
+static uint64_t look_limit(void)
+{
+    return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
+}
+
+/* What was said of names. */
+static struct {
+    bool said;    /* kvmstat has said that a name is missing, and one still is */
+    bool changed; /* -m: a guest got another name since the metrics were made */
+} naming;
+
+/*
+ * Asks for the name of g's guest, if the look has time left, and sets g->name to it.  If that
+ * fails, kvmstat says so, unless it has said so of a name that is still missing; g keeps the name
+ * it had, or else gets its process's name or, without one, `?'.
  */
 static void name_guest(struct guest *g)
 {
-    struct answer answer = {.error = 0};
-    int error = ask_name(g->pid, &answer);
+    struct question q = {.kind = ASK_NAME, .id = g->pid};
+    char name[MAX_NAME + 1] = "";
+    int error = view.left == 0 ? EBUSY : ask(&q);
     bool late = error == ETIMEDOUT || error == EBUSY;
 
-    g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + NAME_AGAIN : 1;
-    if (error != 0 && !naming.said)
+    g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + AGAIN : 1;
+    if (error == 0)
+        strcpy(name, observer.answer.text);
+    else if (!naming.said)
         complain(
             "/proc/%d/cmdline: %s (the process's name stands for the guest's until it is read)",
             g->pid, late ? "no answer in time" : strerror(error));
     naming.said |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
-    if (*answer.name == '\0' && !source->find_comm(g->pid, answer.name, sizeof(answer.name)))
-        strcpy(answer.name, "?");
-    naming.changed |= g->name != NULL && strcmp(g->name, answer.name) != 0;
-    char *name = copy(answer.name);
+    if (*name == '\0' && !source->find_comm(g->pid, name, sizeof(name)))
+        strcpy(name, "?");
+    naming.changed |= g->name != NULL && strcmp(g->name, name) != 0;
     free(g->name);
-    g->name = name;
-}
-
-/* Asks again for the names of guests that could not be told up to now. */
-static void name_guests(void)
-{
-    uint64_t time = now(CLOCK_MONOTONIC);
-    bool missing = false;
-
-    for (size_t i = 0; i < world.nguests; i++) {
-        struct guest *g = world.guests[i];
-        if (g->gone == 0 && g->ask_at != 0 && g->ask_at <= time)
-            name_guest(g);
-        missing |= g->ask_at != 0;
-    }
-    naming.said &= missing;
+    g->name = copy(name);
 }
 
 /*
- * Asks again, for a second at most, for guests' names that could not be told up to now: on a busy
- * host, an answer may come late.  Returns a guest whose name is still not known; NULL: none.
+ * Asks again for the names of guests that could not be told up to now, where this ended before:
+ * that takes half of a look's time, whatever the look itself took.
  */
-static const struct guest *insist_on_names(void)
+static void name_guests(void)
 {
-    uint64_t end = now(CLOCK_MONOTONIC) + NSEC;
-    const struct guest *missing;
+    static int last; /* the process that was asked for last */
+    uint64_t time = now(CLOCK_MONOTONIC);
+    bool missing = false;
+    size_t first = 0;
 
-    do {
-        missing = NULL;
-        for (size_t i = 0; i < world.nguests; i++) {
-            struct guest *g = world.guests[i];
-            naming.patience = MAX_PATIENCE;
-            if (g->gone == 0 && g->ask_at != 0)
-                name_guest(g);
-            if (g->gone == 0 && g->ask_at != 0)
-                missing = g;
+    view.left = look_limit() / 2;
+    while (first < world.nguests && world.guests[first]->pid <= last)
+        first++;
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[(first + i) % world.nguests];
+        if (g->gone == 0 && g->ask_at != 0 && g->ask_at <= time && view.left != 0) {
+            name_guest(g);
+            last = g->pid;
         }
-        if (missing != NULL)
-            poll(NULL, 0, 10);
-    } while (missing != NULL && now(CLOCK_MONOTONIC) < end);
-    return missing;
+        missing |= g->ask_at != 0;
+    }
+    naming.said &= missing;
 }
 
 /*
@@ -4126,21 +4738,19 @@ static const struct guest *insist_on_names(void)
 /*
  * source.meet_guest: finds out what procfs has of g.  Notes that g is gone if its process has
  * ended, or if the one that has its pid now started after the given time; and, with -m, whether its
- * pid was another guest's before.  With -p, find_asked() and check_names() set g->asked.
+ * pid was another guest's before.  With -p, find_asked() and choose_guests() set g->asked.
  */
 static void meet_host_guest(struct guest *g, uint64_t time)
 {
     bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
-    uint64_t started = start_time_of_task(g->pid);
+    int error = ask_task(g->pid);
 
     g->asked = !options.some;
-    if (started == 0 || started > to_ticks(time)) {
+    g->started = error == 0 ? observer.answer.started : 0;
+    if (error == ESRCH || g->started > to_ticks(time))
         g->gone = now(CLOCK_MONOTONIC);
-    } else {
-        g->started = started;
-        if (named)
-            name_guest(g);
-    }
+    else if (named)
+        name_guest(g);
     if (named && g->name == NULL)
         g->name = copy("?");
     if (options.metrics) {
@@ -4157,7 +4767,7 @@ static struct guest *guest_now(int pid)
     struct guest *g = known_guest(pid);
 
     if (g != NULL)
-        end_if_replaced(g);
+        end_if_gone(g, ask_task(g->pid));
     return guest_of(pid, now(CLOCK_MONOTONIC));
 }
 
@@ -4179,7 +4789,7 @@ static struct thread *find_host_thread(int tid, uint64_t time)
      * is another process's by now.
      */
     if (g != NULL && options.some)
-        end_if_replaced(g);
+        end_if_gone(g, ask_task(g->pid));
     if (g == NULL || (g->former && time >= g->gone))
         g = add_guest(pid, time);
     if (options.write != NULL)
@@ -4191,196 +4801,88 @@ static struct thread *find_host_thread(int tid, uint64_t time)
  * Which guests there are.  A process's file descriptors are its own, and tell its VMs and vCPUs.
  * They are read anew when a VM is made (the kernel announces it by a uevent), when an event shows
  * that a process is a guest, and when debugfs, which has a directory for each VM and in it one for
- * each vCPU, has changed.  Not all VMs have such a directory.
+ * each vCPU, has changed.  Not all VMs have such a directory.  Several processes may have a VM
+ * open, and only that which runs it, or made it, shows it.
  */
 
-#define MAX_LOOK (NSEC / 4) /* nanoseconds of CPU time that a look at the processes may take */
-#define LOOK_SHARE 4        /* a look is followed by a rest of this many times its CPU time */
-
-/*
- * Returns whether a signal that asks for the end has come.  Such signals are held back while
- * kvmstat works.
- */
-static bool is_end_asked(void)
+/* Goes on reading which of g's file descriptors are KVM's, and notes these once all are read. */
+static void read_guest(struct guest *g)
 {
-    sigset_t pending;
+    struct question q = {.kind = ASK_FILES, .id = g->pid, .started = g->started, .at = g->at};
+    const struct answer *a = &observer.answer;
 
-    sigpending(&pending);
-    for (size_t i = 0; i < NENDINGS; i++) {
-        if (sigismember(&pending, endings[i]) == 1)
-            return true;
-    }
-    return false;
-}
-
-/*
- * Returns whether the current look may go on.  Once its CPU time is used up, or kvmstat is to end,
- * sets view.cut and returns false: so a look is short, whatever a guest's owner made.
- */
-static bool has_time(void)
-{
-    static unsigned asked;
-
-    if (!view.cut && asked++ % 128 == 0)
-        view.cut = now(CLOCK_THREAD_CPUTIME_ID) > view.look_end || is_end_asked();
-    return !view.cut;
-}
-
-/*
- * Returns what the link at path under directory dir, of a process's file descriptor, says after
- * "anon_inode:kvm-": vm, vcpu:NUMBER or vcpu.  Returns "" if the file is not KVM's.  The next call
- * overwrites the text.
- */
-static const char *kvm_descriptor(int dir, const char *path)
-{
-    static const char before[] = "anon_inode:kvm-";
-    static char link[64];
-    ssize_t size = readlinkat(dir, path, link, sizeof(link) - 1);
-
-    if (size < 0)
-        check_shortage();
-    link[size < 0 ? 0 : size] = '\0';
-    return strncmp(link, before, strlen(before)) == 0 ? link + strlen(before) : "";
-}
-
-/* Returns the vCPU's number in what kvm_descriptor() returned; -1 if there is none. */
-static int vcpu_of_link(const char *what)
-{
-    return strncmp(what, "vcpu:", 5) == 0 ? parse_int(what + 5) : -1;
-}
-
-/* What the file descriptors of a process tell. */
-struct descriptors {
-    long *vcpus;      /* the numbers of its vCPUs; some may be there twice */
-    size_t nvcpus;    /* number of these */
-    size_t nmachines; /* number of file descriptors of VMs */
-    int last;         /* one file descriptor of a VM or vCPU; -1 if there is none */
-    bool nameless;    /* some links do not tell their vCPU's number (before Linux 4.18) */
-};
-
-/*
- * Adds to f what the file descriptors of the task in dir tell.  Returns false if it has none, or
- * they cannot be read.
- */
-static bool read_table(int dir, struct descriptors *f)
-{
-    DIR *d = open_host_dir(dir, "fd");
-    struct dirent *e;
-    size_t n = 0;
-
-    while (has_time() && (e = next_host_entry(d)) != NULL) {
-        const char *what = kvm_descriptor(dirfd(d), e->d_name);
-        int id = vcpu_of_link(what);
-        n++;
-        if (id >= 0) {
-            f->vcpus = grow(f->vcpus, f->nvcpus, sizeof(*f->vcpus));
-            f->vcpus[f->nvcpus++] = id;
-        } else if (strcmp(what, "vcpu") == 0) {
-            f->nameless = true;
-        } else if (strcmp(what, "vm") == 0) {
-            f->nmachines++;
-        } else {
+    if (g->at.pid == 0)
+        g->begun = now(CLOCK_MONOTONIC);
+    while (q.at.thread >= 0 && has_time()) {
+        int error = ask(&q);
+        q.at = a->at;
+        /* The process that shares g's table may be no guest: then the table is read for g. */
+        g->twin = error == 0 && a->pid != 0 ? pid_of(a->pid, now(CLOCK_MONOTONIC)) : 0;
+        if (g->twin != 0 && known_guest(g->twin) == NULL) {
+            g->twin = 0;
+            q.at = (struct place){.pid = 0};
+            q.anew = true;
             continue;
         }
-        f->last = parse_int(e->d_name);
+        if (error != 0) {
+            g->nread = 0;
+            q.at = (struct place){.pid = 0};
+            if (error == ESRCH)
+                end_if_gone(g, ask_task(g->pid));
+            break;
+        }
+        for (size_t i = 0; i < ntold(); i++) {
+            if (a->files[i].fd < 0 && reading.start == 0)
+                *birth_of(a->files[i].tid) = (struct birth){a->files[i].tid, g->pid, false};
+            if (a->files[i].fd < 0)
+                continue;
+            g->read = grow(g->read, g->nread, sizeof(*g->read));
+            g->read[g->nread++] = a->files[i];
+        }
     }
-    if (d != NULL)
-        closedir(d);
-    return n > 2; /* the directory of a task that has ended is there, with . and .. in it */
+    g->looked = now(CLOCK_MONOTONIC);
+    g->at = q.at;
+    if (q.at.thread >= 0)
+        return;
+    free(g->files);
+    g->files = g->read;
+    g->nfiles = g->nread;
+    g->read = NULL;
+    g->nread = 0;
+    g->at = (struct place){.pid = 0};
+    g->read_at = g->twin == 0 ? g->begun : known_guest(g->twin)->read_at;
+    g->stale = g->looked < g->unsettled_until;
+    view.changed = true;
 }
 
-/*
- * Returns whether two tasks share all their file descriptors, if fd is -1; else whether file
- * descriptor fd of both is the same open file.  Returns false with errno set if the kernel cannot
- * tell.
- */
-static bool is_same(int tid, int other, int fd)
+/* qsort(): guests that were never looked at, the oldest first; then those looked at longest ago. */
+static int compare_looked(const void *a, const void *b)
 {
-    enum { KCMP_FILE = 0, KCMP_FILES = 2 }; /* linux/kcmp.h */
-    long fds = fd < 0 ? 0 : fd;
+    const struct guest *x = *(struct guest *const *)a, *y = *(struct guest *const *)b;
 
-    errno = 0;
-    return syscall(SYS_kcmp, tid, other, fd < 0 ? KCMP_FILES : KCMP_FILE, fds, fds) == 0;
+    if (x->looked == y->looked)
+        return x->started < y->started ? -1 : x->started > y->started;
+    return x->looked < y->looked ? -1 : 1;
 }
 
-/*
- * Adds to f what the file descriptors of process pid, whose directory is dir, tell.  A thread may
- * have other ones than the process's first thread, which may have ended.  Before tracing has begun,
- * also keeps which process these threads belong to.
- */
-static void read_descriptors(int pid, int dir, struct descriptors *f)
+/* Reads the file descriptors of guests where they may have changed, as far as there is time. */
+static void read_guests(void)
 {
-    int last = read_table(dir, f) ? pid : 0;
-    DIR *d = open_host_dir(dir, "task");
-    struct dirent *e;
+    static struct guest **list;
+    size_t n = 0;
 
-    while (has_time() && (e = next_host_entry(d)) != NULL) {
-        int tid = parse_int(e->d_name);
-        if (tid > 0 && reading.start == 0)
-            *birth_of(tid) = (struct birth){tid, pid};
-        if (tid <= 0 || tid == pid || (last != 0 && is_same(tid, last, -1)))
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        g->stale |= view.debugfs < 0;
+        if (g->gone != 0 || !g->asked || !g->stale)
             continue;
-        if (last != 0 && (errno == ENOSYS || is_same(tid, pid, -1)))
-            continue; /* the same ones; or, if the kernel cannot compare them, most likely so */
-        int task = openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (task >= 0 && read_table(task, f))
-            last = tid;
-        if (task >= 0)
-            close(task);
+        list = grow(list, n, sizeof(struct guest *));
+        list[n++] = g;
     }
-    if (d != NULL)
-        closedir(d);
-}
-
-/* Sets which vCPUs g has to what f tells; if not everything could be read, only adds vCPUs. */
-static void take_descriptors(struct guest *g, const struct descriptors *f, uint64_t begun)
-{
-    bool all = !view.cut && view.shortage == 0;
-
-    for (size_t i = 0; i < f->nvcpus; i++)
-        vcpu_of(g, f->vcpus[i])->found = true;
-    for (size_t i = 0; i < g->nvcpus; i++) {
-        struct vcpu *v = g->vcpus[i];
-        set_present(v, v->found || (v->present && !all));
-        v->found = false;
-    }
-    if (!all)
-        return;
-    g->read_at = begun;
-    g->nmachines = f->nmachines;
-    g->nameless = f->nameless;
-    g->stale = now(CLOCK_MONOTONIC) < g->unsettled_until;
-}
-
-/*
- * Finds the vCPUs that process pid has, by its file descriptors.  g is its guest; NULL: it is none
- * yet, and becomes one if it has a VM or a vCPU.
- */
-static void read_process(int pid, struct guest *g)
-{
-    struct descriptors f = {.last = -1};
-    int dir = open_task(pid);
-    uint64_t begun = now(CLOCK_MONOTONIC);
-
-    if (dir < 0)
-        return;
-    /* A process that ended left its id to another one, or may do so at any time. */
-    if (g != NULL && start_time_of(dir) != g->started) {
-        close(dir);
-        return;
-    }
-    view.read_last = pid;
-    read_descriptors(pid, dir, &f);
-    bool slow = now(CLOCK_MONOTONIC) - begun > MAX_LOOK / 64;
-    /* A child just forked has its parent's file descriptors, but the VM is its parent's. */
-    if (g == NULL && f.last >= 0 && !is_same(pid, (int)stat_field(dir, 4), f.last))
-        g = guest_of(pid, now(CLOCK_MONOTONIC));
-    close(dir);
-    if (g != NULL) {
-        take_descriptors(g, &f, begun);
-        g->slow = slow;
-    }
-    free(f.vcpus);
+    if (n > 1)
+        qsort(list, n, sizeof(struct guest *), compare_looked);
+    for (size_t i = 0; i < n && has_time(); i++)
+        read_guest(list[i]);
 }
 
 /*
@@ -4389,23 +4891,32 @@ static void read_process(int pid, struct guest *g)
  */
 static void search_processes(void)
 {
-    DIR *d = view.search;
+    struct question q = {.kind = ASK_HOLDERS};
+    uint64_t time = now(CLOCK_MONOTONIC);
 
-    if (d == NULL && view.search_again) {
-        d = open_host_dir(view.proc, ".");
-        view.search_again = d == NULL;
+    if (view.search.pid < 0 && view.search_again) {
+        view.search = (struct place){.pid = 0, .thread = -1};
+        view.search_again = false;
     }
-    while (d != NULL && has_time()) {
-        const struct dirent *e = next_host_entry(d);
-        int pid = e == NULL ? -1 : parse_int(e->d_name);
-        if (pid > 0 && known_guest(pid) == NULL)
-            read_process(pid, NULL);
-        if (e == NULL) {
-            closedir(d);
-            d = NULL;
+    while (view.search.pid >= 0 && has_time()) {
+        q.nids = 0;
+        for (size_t i = 0; i < observer.nhung && q.nids < MAX_ASKED; i++) {
+            if (time < observer.hung[i].until)
+                q.ids[q.nids++] = observer.hung[i].pid;
         }
+        q.at = view.search;
+        int error = ask(&q);
+        if (error == ETIMEDOUT)
+            observer.answer.at = (struct place){.pid = observer.answer.pid, .thread = -1};
+        else if (error != 0)
+            break;
+        view.search = observer.answer.at;
+        size_t n = ntold();
+        for (size_t i = 0; i < n; i++)
+            q.ids[i] = observer.answer.files[i].tid;
+        for (size_t i = 0; i < n; i++)
+            guest_of(q.ids[i], time);
     }
-    view.search = d;
 }
 
 /* qsort(), bsearch(): in order of inode. */
@@ -4443,17 +4954,19 @@ static void find_owner(struct vm *m)
 {
     const char *s = m->name;
     uint64_t tid;
-    char path[96];
 
     if (!parse_digits(&s, INT_MAX, &tid) || *s++ != '-')
         return;
-    int pid = pid_of((int)tid, now(CLOCK_MONOTONIC));
-    if (pid == 0 || (options.some && known_guest(pid) == NULL))
+    struct question q = {.kind = ASK_TASK, .id = pid_of((int)tid, now(CLOCK_MONOTONIC))};
+    m->fd = q.fd = parse_int(s);
+    if (q.id == 0 || (options.some && known_guest(q.id) == NULL))
         return;
-    m->guest = guest_now(pid);
+    int error = ask(&q);
+    m->owner_sure = error == 0 && observer.answer.machine;
+    if ((m->guest = known_guest(q.id)) != NULL)
+        end_if_gone(m->guest, error);
+    m->guest = guest_of(q.id, now(CLOCK_MONOTONIC));
     m->guest->stale = true;
-    snprintf(path, sizeof(path), "%d/fd/%s", pid, s);
-    m->owner_sure = strcmp(kvm_descriptor(view.proc, path), "vm") == 0;
 }
 
 /*
@@ -4521,8 +5034,7 @@ static void scan_vms(void)
 /*
  * Compares the VMs in debugfs with the file descriptors of their owners.  A guest may have VMs
  * without a directory: then its file descriptors are read in every look.  Asks for a search of all
- * processes if a directory's owner is not known.  Takes vCPUs' numbers from the directories where
- * file descriptors do not tell them.
+ * processes if a directory's owner is not known.
  */
 static void check_vms(void)
 {
@@ -4535,41 +5047,181 @@ static void check_vms(void)
             m->guest->ndirectories++;
         if (lost && !m->searched)
             m->searched = view.search_again = true;
-        for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
-            set_present(vcpu_of(m->guest, m->vcpus[j]), true);
     }
-    for (size_t i = 0; i < world.nguests; i++)
-        world.guests[i]->stale |= world.guests[i]->nmachines > world.guests[i]->ndirectories;
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        const struct guest *twin = g->twin == 0 ? g : known_guest(g->twin);
+        g->stale |= g->nmachines > g->ndirectories || twin == NULL || twin->gone != 0;
+    }
 }
 
-/*
- * Returns whether process pid has ended, and its parent has not waited for it.  One whose main
- * thread alone has ended looks the same, but has other threads.
- */
-static bool is_zombie(int pid)
+/* Returns whether debugfs has a directory for vCPU id of m. */
+static bool has_directory(const struct vm *m, long id)
 {
-    char path[32], text[4096];
-
-    snprintf(path, sizeof(path), "%d/status", pid);
-    return read_file(view.proc, path, text, sizeof(text)) > 0 &&
-           strstr(text, "\nState:\tZ") != NULL &&
-           (strstr(text, "\nThreads:\t1\n") != NULL || strstr(text, "\nThreads:\t0\n") != NULL);
+    for (size_t i = 0; i < m->nvcpus; i++) {
+        if (m->vcpus[i] == id)
+            return true;
+    }
+    return false;
 }
 
 /*
- * Notes which guests' processes have ended.  With doubt (births may be missing), also compares when
- * the processes started: an id may have come into use again.
+ * Returns the thread that ran vCPU id of m last, by debugfs; 0 if none has, -1 if debugfs does not
+ * tell.
+ */
+static int last_thread(const struct vm *m, long id)
+{
+    const char *path = path_of("%s/vcpu%ld/pid", m->name, id);
+    char text[32];
+
+    return read_host_file(view.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
+                                                                      : -1;
+}
+
+/* A file descriptor, for settle_owners(). */
+struct held {
+    struct guest *guest;     /* whose it is */
+    struct descriptor *file; /* what it is */
+};
+
+/* qsort(): by open file. */
+static int compare_held(const void *a, const void *b)
+{
+    uint64_t x = ((const struct held *)a)->file->number, y = ((const struct held *)b)->file->number;
+
+    return x < y ? -1 : x > y;
+}
+
+/*
+ * Returns whether the open file h is rather that of h's guest than that of best's: a VM is that of
+ * the process that runs it or, as long as none does, of the one that made it; else the oldest's.
+ */
+static bool is_rather(const struct held *h, const struct held *best)
+{
+    const struct held *two[] = {h, best};
+    int claims[2];
+
+    for (int i = 0; i < 2; i++) {
+        const struct descriptor *f = two[i]->file;
+        const struct vm *m = two[i]->guest->shower->vms;
+        while (m != NULL && (f->id == MACHINE ? m->fd != f->fd : !has_directory(m, f->id)))
+            m = m->next;
+        claims[i] = m != NULL ? 2 : two[i]->guest->shower->ran;
+    }
+    const struct guest *x = h->guest, *y = best->guest;
+    return claims[0] != claims[1] ? claims[0] > claims[1] : x->started < y->started;
+}
+
+/* Notes which VMs the guests run or made, and which guests have run a vCPU. */
+static void list_owners(void)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        world.guests[i]->vms = NULL;
+        world.guests[i]->ran = false;
+        world.guests[i]->shower = world.guests[i];
+    }
+    for (size_t i = 0; i < world.space; i++) {
+        const struct thread *t = world.threads[i];
+        if (t != NULL && t->guest != NULL)
+            t->guest->ran |= t->ran;
+    }
+    for (size_t i = 0; i < view.nvms; i++) {
+        struct vm *m = &view.vms[i];
+        int tid = m->nvcpus == 0 ? 0 : last_thread(m, m->vcpus[0]);
+        struct guest *g = tid <= 0 ? NULL : known_guest(pid_of(tid, now(CLOCK_MONOTONIC)));
+        g = g == NULL || (g->nfiles == 0 && g->twin == 0) ? m->guest : g;
+        m->next = g == NULL ? NULL : g->vms;
+        if (g != NULL)
+            g->vms = m;
+    }
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i], *twin = g->twin == 0 ? NULL : known_guest(g->twin);
+        if (twin != NULL && twin->shower->vms == NULL && (g->vms != NULL || g->ran))
+            twin->shower = g;
+    }
+}
+
+/*
+ * Sets which vCPUs the guests have: those whose files are not lent.  Takes vCPUs' numbers from
+ * debugfs where file descriptors do not tell them.
+ */
+static void show_vcpus(void)
+{
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        g->shower->nmachines = 0;
+        g->shower->nameless = false;
+        for (size_t j = 0; j < g->nfiles; j++) {
+            const struct descriptor *f = &g->files[j];
+            if (f->lent)
+                continue;
+            g->shower->nmachines += f->id == MACHINE;
+            g->shower->nameless |= f->id == NAMELESS;
+            if (f->id >= 0)
+                vcpu_of(g->shower, f->id)->found = true;
+        }
+    }
+    for (size_t i = 0; i < view.nvms; i++) {
+        const struct vm *m = &view.vms[i];
+        for (size_t j = 0; j < m->nvcpus && m->guest != NULL && m->guest->nameless; j++)
+            vcpu_of(m->guest, m->vcpus[j])->found = true;
+    }
+    for (size_t i = 0; i < world.nguests; i++) {
+        const struct guest *g = world.guests[i];
+        for (size_t j = 0; j < g->nvcpus; j++) {
+            set_present(g->vcpus[j], g->vcpus[j]->found);
+            g->vcpus[j]->found = false;
+        }
+    }
+}
+
+/* Decides whose the open files are that several processes have, and which vCPUs each guest has. */
+static void settle_owners(void)
+{
+    static struct held *held;
+    size_t n = 0;
+
+    if (!view.changed)
+        return;
+    view.changed = false;
+    list_owners();
+    for (size_t i = 0; i < world.nguests; i++) {
+        struct guest *g = world.guests[i];
+        for (size_t j = 0; j < g->nfiles && g->gone == 0; j++) {
+            held = grow(held, n, sizeof(*held));
+            held[n++] = (struct held){g, &g->files[j]};
+            g->files[j].lent = false;
+        }
+    }
+    if (n > 1)
+        qsort(held, n, sizeof(*held), compare_held);
+    for (size_t i = 1, best = 0; i < n; i++) {
+        bool same = held[i].file->number == held[best].file->number && held[i].file->number != 0;
+        if (same && held[i].guest != held[best].guest && is_rather(&held[i], &held[best])) {
+            held[best].file->lent = true;
+            best = i;
+        } else if (same) {
+            held[i].file->lent = true;
+        } else {
+            best = i;
+        }
+    }
+    show_vcpus();
+}
+
+/*
+ * Notes which guests' processes have ended.  With doubt (births may be missing), also asks when the
+ * processes started: an id may have come into use again.  So it does with -p for one that has no VM
+ * (any more): nobody may have waited for it yet.
  */
 static void find_ended(bool doubt)
 {
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        if (g->gone != 0)
-            continue;
-        if ((kill(g->pid, 0) != 0 && errno == ESRCH) || (options.some && is_zombie(g->pid)))
+        if (g->gone == 0 && kill(g->pid, 0) != 0 && errno == ESRCH)
             g->gone = now(CLOCK_MONOTONIC);
-        else if (doubt)
-            end_if_replaced(g);
+        else if (g->gone == 0 && (doubt || (options.some && g->nmachines == 0)))
+            end_if_gone(g, ask_task(g->pid));
     }
 }
 
@@ -4624,21 +5276,13 @@ static bool read_uevents(void)
     return any;
 }
 
-/* Returns the CPU time that a look may take, in nanoseconds.  Waiting for a CPU does not count. */
-static uint64_t look_limit(void)
-{
-    return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
-}
-
 /*
  * Begins a look at the host: finds out which VMs the kernel has announced and debugfs has.  A
- * look's CPU time is limited, except for the first look; what one look does not get to, the next
- * one will.
+ * look's time is limited; what one look does not get to, the next one will.
  */
 static void begin_look(void)
 {
-    view.look_begun = now(CLOCK_THREAD_CPUTIME_ID);
-    view.look_end = reading.start == 0 ? UINT64_MAX : view.look_begun + look_limit();
+    view.left = reading.start == 0 ? FIRST_LOOK : look_limit();
     view.cut = false;
     if (view.uevents >= 0)
         read_uevents();
@@ -4650,23 +5294,21 @@ static void begin_look(void)
 
 /*
  * Goes on with the look: reads which vCPUs the guests have; if thorough and without -p, also
- * searches other processes for VMs.  After a look that took much CPU time, none follows for some
- * time, except for those of reports.
+ * searches other processes for VMs.  After a look that took much time, none follows for some time,
+ * except for those of reports.
  */
 static void continue_look(bool thorough)
 {
-    for (int slow = 0; slow < 2; slow++) {
-        for (size_t i = 0; i < world.nguests; i++) {
-            struct guest *g = world.guests[i];
-            g->stale |= view.debugfs < 0;
-            if (g->gone == 0 && g->asked && g->stale && g->slow == slow && has_time())
-                read_process(g->pid, g);
-        }
-    }
+    uint64_t limit = view.left;
+
+    read_guests();
     check_vms();
-    if (thorough && !options.some)
+    if (thorough && !options.some) {
         search_processes();
-    uint64_t used = now(CLOCK_THREAD_CPUTIME_ID) - view.look_begun;
+        read_guests();
+    }
+    settle_owners();
+    uint64_t used = limit - view.left;
     bool quick = used < MAX_LOOK / 64 || reading.start == 0;
     view.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
 }
@@ -4691,15 +5333,6 @@ static void note_present(uint64_t end)
  * This host: which thread runs which vCPU, where its events do not tell.
  */
 
-/* Names that VMMs give their vCPU threads: a number between two texts. */
-static const struct {
-    const char *before;               /* text before the number */
-    const char *after;                /* text after the number */
-} thread_names[] = {{"CPU ", "/KVM"}, /* QEMU */
-    {"fc_vcpu ", ""},                 /* Firecracker */
-    {"kvm-vcpu-", ""},                /* kvmtool */
-    {"crosvm_vcpu", ""}, {"vcpu", ""} /* Cloud Hypervisor and others */};
-
 /*
  * Returns whether the numbers of g's vCPUs have a gap.  Then a thread's name may tell another
  * number: QEMU's `CPU 3/KVM' is its fourth, which is KVM's 4 where a socket has 3 cores.  A vCPU of
@@ -4720,57 +5353,9 @@ static bool has_gap(const struct guest *g)
 /* Returns the vCPU's number in the name of thread tid of g; -1 if there is none, or in vain. */
 static long vcpu_by_name(const struct guest *g, int tid)
 {
-    char comm[64];
-    uint64_t id;
+    char name[64];
 
-    if (has_gap(g))
-        return -1;
-    errno = 0;
-    if (!source->find_comm(tid, comm, sizeof(comm))) {
-        check_shortage();
-        return -1;
-    }
-    for (size_t i = 0; i < sizeof(thread_names) / sizeof(thread_names[0]); i++) {
-        size_t size = strlen(thread_names[i].before);
-        const char *p = comm + size;
-        if (strncmp(comm, thread_names[i].before, size) == 0 && parse_digits(&p, INT_MAX, &id) &&
-            strcmp(p, thread_names[i].after) == 0)
-            return (long)id;
-    }
-    return -1;
-}
-
-/*
- * Returns the vCPU's number that the file descriptor tells with which t is in the system call
- * ioctl(KVM_RUN); -1 if t does not sleep there, or nothing tells.
- */
-static long vcpu_by_call(const struct thread *t)
-{
-    enum { KVM_RUN = 0xae80 }; /* linux/kvm.h: type and number, the low 16 bits of a request */
-    char path[64], text[256], *s;
-
-    snprintf(path, sizeof(path), "%d/syscall", t->tid);
-    if (read_host_file(view.proc, path, text, sizeof(text)) <= 0 ||
-        strtol(text, &s, 10) != SYS_ioctl)
-        return -1; /* also if the text is "running" */
-    unsigned long fd = strtoul(s, &s, 16), request = strtoul(s, &s, 16);
-    if ((request & 0xffff) != KVM_RUN)
-        return -1;
-    snprintf(path, sizeof(path), "%d/fd/%lu", t->tid, fd);
-    return vcpu_of_link(kvm_descriptor(view.proc, path));
-}
-
-/*
- * Returns the thread that ran vCPU id of m last, by debugfs; 0 if none has, -1 if debugfs does not
- * tell.
- */
-static int last_thread(const struct vm *m, long id)
-{
-    char path[96], text[32];
-
-    snprintf(path, sizeof(path), "%s/vcpu%ld/pid", m->name, id);
-    return read_host_file(view.debugfs, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10)
-                                                                      : -1;
+    return !has_gap(g) && source->find_comm(tid, name, sizeof(name)) ? vcpu_of_name(name) : NO_ID;
 }
 
 /*
@@ -4815,8 +5400,10 @@ static struct vcpu *find_host_vcpu(struct thread *t)
     struct vcpu *before = t->vcpu;
     long id = t->ran_last;
 
-    if (id < 0 && (id = vcpu_by_call(t)) >= 0 && !has_vcpu(t->guest, id))
-        id = -1;
+    struct question q = {.kind = ASK_CALL, .id = t->tid};
+
+    if (id < 0 && ask(&q) == 0 && has_vcpu(t->guest, observer.answer.pid))
+        id = observer.answer.pid;
     if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
         /* The thread ran two vCPUs: no event tells when it went from one to the other. */
         t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
@@ -4891,84 +5478,55 @@ static void find_vcpus(bool settling)
  * This host: what part of the time the vCPUs' threads ran, or waited for a CPU (-c).
  */
 
+/* Returns whether it is known which thread runs v, as far as it is known that has not ended. */
+static bool has_thread(const struct vcpu *v)
+{
+    return v->tid > 0 && !v->ended;
+}
+
 /* Returns whether an event told which thread runs v. */
 static bool is_thread_told(const struct vcpu *v)
 {
-    const struct thread *t = v->tid > 0 ? known_thread(v->tid) : NULL;
+    const struct thread *t = has_thread(v) ? known_thread(v->tid) : NULL;
 
     return t != NULL && t->known == TOLD && t->vcpu == v;
 }
 
-/*
- * vCPUs whose thread is known, but not from an event, are asked about again: so many in a report.
- * To read a file of debugfs takes some 4 us, and no more for all of them is to be spent.
- */
-#define ASKED_AGAIN 512
-
-/*
- * Notes which threads ran the vCPUs of m last, by debugfs, where no event told.  turn is another
- * number in each report.
- */
-static void find_last_threads(const struct vm *m, size_t turn)
+/* Notes which threads ran the vCPUs of m last, by debugfs, where no event told. */
+static void find_last_threads(const struct vm *m)
 {
     for (size_t i = 0; i < m->nvcpus; i++) {
         long id = m->vcpus[i];
         struct vcpu *v = has_vcpu(m->guest, id) ? vcpu_of(m->guest, id) : NULL;
-        bool again = (i + turn) % (world.nvcpus / ASKED_AGAIN + 1) == 0;
-        if (v == NULL || is_thread_told(v) || (v->tid > 0 && !again))
+        if (v == NULL || is_thread_told(v))
             continue;
         int tid = last_thread(m, id);
         const struct thread *t = known_thread(tid);
         bool mixed = t != NULL && t->known == MIXED;
         if (tid == 0)
             note_thread(v, NO_THREAD);
-        else if (tid > 0 && v->tid != -tid) /* debugfs has the last one even when that has ended */
+        else if (tid > 0 && !(v->ended && v->tid == tid)) /* it is the last one, also when ended */
             note_thread(v, mixed ? 0 : tid);
     }
 }
 
-/*
- * Notes which threads run the vCPUs of g that nothing else tells, by the threads' names; tasks is
- * the directory of its threads in procfs.
- */
-static void find_named_threads(struct guest *g, int tasks)
+/* Notes which threads run the vCPUs of g that nothing else tells, by the threads' names. */
+static void find_named_threads(struct guest *g)
 {
+    struct question q = {.kind = ASK_THREADS, .id = g->pid, .fd = 1};
     bool wanted = false;
-    struct dirent *e;
 
     for (size_t i = 0; i < g->nvcpus; i++)
-        wanted |= g->vcpus[i]->present && g->vcpus[i]->tid <= 0;
-    DIR *d = wanted ? open_host_dir(tasks, ".") : NULL;
-    while (now(CLOCK_THREAD_CPUTIME_ID) < view.look_end && (e = next_host_entry(d)) != NULL) {
-        int tid = parse_int(e->d_name);
-        long id = tid <= 0 ? -1 : vcpu_by_name(g, tid);
-        if (id >= 0 && has_vcpu(g, id) && vcpu_of(g, id)->tid <= 0)
-            note_thread(vcpu_of(g, id), tid);
+        wanted |= g->vcpus[i]->present && !has_thread(g->vcpus[i]);
+    wanted &= !has_gap(g);
+    for (; wanted && q.at.thread >= 0 && view.left != 0 && ask(&q) == 0;
+         q.at = observer.answer.at) {
+        for (size_t i = 0; i < ntold(); i++) {
+            const struct descriptor *t = &observer.answer.files[i];
+            if (t->id >= 0 && has_vcpu(g, t->id) && !has_thread(vcpu_of(g, t->id)))
+                note_thread(vcpu_of(g, t->id), t->tid);
+        }
     }
-    if (d != NULL)
-        closedir(d);
-}
-
-/*
- * Reads how many nanoseconds thread tid ran, and how many it waited for a CPU while it could have
- * run; tasks is a directory of threads in procfs.  Returns 0 if the kernel does not keep these, -1
- * if the thread has ended.
- */
-static int read_times(int tasks, int tid, uint64_t times[static NSHARES])
-{
-    char path[32], text[80], *end = text;
-
-    snprintf(path, sizeof(path), "%d/schedstat", tid);
-    int fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-    /* One read() only: there may be 10,000 files. */
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    bool ended = n < 0 && (errno == ENOENT || errno == ESRCH);
-    if (fd >= 0)
-        close(fd);
-    text[n < 0 ? 0 : n] = '\0';
-    for (int i = 0; i < NSHARES; i++)
-        times[i] = strtoull(end, &end, 10);
-    return ended ? -1 : strtoull(end, NULL, 10) != 0; /* how often it ran: once at least */
 }
 
 /* Returns how many nanoseconds of CPU time process pid has used; 0 if that is not known. */
@@ -4983,21 +5541,29 @@ static uint64_t cpu_time(int pid)
 }
 
 /*
- * Brings the times of v's thread up to date, and sets v->shares for the time since that was done
- * before; tasks is as above.  used is the CPU time of v's process: as long as that stands still,
- * none of its threads ran, and no file is read.  The kernel brings all these up to date when a
- * thread leaves a CPU, and at ticks of its timer: a share may come out larger than the whole.
- * A thread that has ended may have run until then; after that, the shares are 0.
+ * Returns whether the times of v's thread are to be read.  used is the CPU time of v's process: as
+ * long as that stands still, none of its threads ran.
  */
-static void read_shares(struct vcpu *v, int tasks, uint64_t used)
+static bool needs_times(const struct vcpu *v, uint64_t used)
 {
-    uint64_t times[NSHARES] = {v->times[RUN], v->times[WAIT]};
-    bool *is_fresh = &world.is_fresh[(unsigned)v->tid % BIRTHS];
-    bool reborn = *is_fresh && birth_of(v->tid)->tid == v->tid;
-    bool still = used != 0 && used == v->used && v->read_at != 0;
-    int told = v->tid == 0 ? 0 : v->tid < 0 || still ? 1 : read_times(tasks, v->tid, times);
+    return has_thread(v) && (used == 0 || used != v->used || v->read_at == 0);
+}
+
+/*
+ * Takes the times of v's thread, as read_times() read them, and sets v->shares for the time since
+ * that was done before.  NULL: they need not be read; used is as above.  The kernel brings all
+ * these up to date when a thread leaves a CPU, and at ticks of its timer: a share may come out
+ * larger than the whole.  A thread that has ended may have run until then; after that, the shares
+ * are 0.
+ */
+static void take_times(struct vcpu *v, const uint64_t *read, uint64_t used)
+{
+    const uint64_t *times = read == NULL || read[RUN] >= ENDED_TIMES ? v->times : read;
+    struct birth *birth = birth_of(v->tid);
+    bool reborn = birth->is_fresh && birth->tid == v->tid;
+    bool known = v->tid != 0 && (read == NULL || read[RUN] < ENDED_TIMES);
     uint64_t time = now(CLOCK_MONOTONIC), elapsed = time - v->read_at;
-    bool same = told > 0 && v->read_at != 0 && !reborn;
+    bool same = known && v->read_at != 0 && !reborn;
 
     for (int i = 0; i < NSHARES; i++)
         same &= times[i] >= v->times[i];
@@ -5010,56 +5576,63 @@ static void read_shares(struct vcpu *v, int tasks, uint64_t used)
     v->shareless = !same;
     v->read_at = time;
     v->used = used;
-    *is_fresh &= !reborn;
-    if (told == 0)
+    birth->is_fresh &= !reborn;
+    if (read != NULL && read[RUN] == ENDED_TIMES)
+        v->ended = true;
+    else if (!known)
         note_thread(v, 0);
-    if (told < 0)
-        v->tid = -v->tid;
 }
 
 /*
- * Sets the shares in v's tally; tasks and used are as above.  A report that follows another one at
- * once, as kvmstat was late, has those of that one: so short a time tells nothing.
+ * Sets the shares in the tallies of the n vCPUs at v, MAX_ASKED at most, of process pid, whose CPU
+ * time is used.  A report that follows another one at once, as kvmstat was late, has those of that
+ * one: so short a time tells nothing.
  */
-static void set_shares(struct vcpu *v, int tasks, uint64_t used)
+static void set_shares(int pid, struct vcpu **v, size_t n, uint64_t used)
 {
-    if (v->read_at == 0 || now(CLOCK_MONOTONIC) - v->read_at >= options.interval / 2)
-        read_shares(v, tasks, used);
-    memcpy(v->tally.shares, v->shares, sizeof(v->shares));
-    v->tally.shareless = v->shareless;
+    static const uint64_t none[NSHARES] = {[RUN] = NO_TIMES};
+    struct question q = {.kind = ASK_TIMES, .id = pid};
+
+    for (size_t i = 0; i < n; i++) {
+        if (needs_times(v[i], used))
+            q.ids[q.nids++] = v[i]->tid;
+    }
+    bool told = q.nids != 0 && ask(&q) == 0;
+    for (size_t i = 0, j = 0; i < n; i++) {
+        const uint64_t *times = needs_times(v[i], used) ? observer.answer.times[j++] : NULL;
+        if (times != NULL && !told)
+            times = none;
+        bool soon =
+            v[i]->read_at != 0 && now(CLOCK_MONOTONIC) - v[i]->read_at < options.interval / 2;
+        if (!soon)
+            take_times(v[i], times, used);
+        memcpy(v[i]->tally.shares, v[i]->shares, sizeof(v[i]->shares));
+        v[i]->tally.shareless = v[i]->shareless;
+    }
 }
 
 /* Notes which threads ran all vCPUs last, where no event told. */
 static void find_all_last_threads(void)
 {
-    static size_t turn;
-
-    turn++;
     for (size_t i = 0; i < view.nvms; i++) {
         if (view.vms[i].guest != NULL && view.vms[i].guest->asked)
-            find_last_threads(&view.vms[i], turn + i);
+            find_last_threads(&view.vms[i]);
     }
 }
 
 /* Sets the shares of all vCPUs, in the time since this was done before. */
 static void set_all_shares(void)
 {
-    char path[32];
-
     find_all_last_threads();
     for (size_t i = 0; i < world.nguests; i++) {
         struct guest *g = world.guests[i];
-        snprintf(path, sizeof(path), "%d/task", g->pid);
-        int tasks = g->asked && g->gone == 0
-                        ? openat(view.proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-                        : -1;
-        if (tasks >= 0)
-            find_named_threads(g, tasks);
-        uint64_t used = tasks >= 0 ? cpu_time(g->pid) : 0;
-        for (size_t j = 0; j < g->nvcpus; j++)
-            set_shares(g->vcpus[j], tasks, used);
-        if (tasks >= 0)
-            close(tasks);
+        bool there = g->asked && g->gone == 0;
+        if (there)
+            find_named_threads(g);
+        uint64_t used = there ? cpu_time(g->pid) : 0;
+        for (size_t j = 0; j < g->nvcpus; j += MAX_ASKED)
+            set_shares(
+                g->pid, g->vcpus + j, g->nvcpus - j < MAX_ASKED ? g->nvcpus - j : MAX_ASKED, used);
     }
 }
 
@@ -5082,6 +5655,8 @@ static void free_guest(struct guest *g)
     }
     world.nvcpus -= g->nvcpus;
     free(g->vcpus);
+    free(g->files);
+    free(g->read);
     free(g->name);
     free(g->ended_threads.s);
     free(g->all_threads.s);
@@ -6187,7 +6762,6 @@ static bool has_hardware_event(void)
 /* Opens the recording; ends kvmstat if it is not a regular file or cannot be read. */
 static void open_input(void)
 {
-    char path[64];
     struct stat st = {.st_mode = 0};
 
     input.name = escaped(options.read);
@@ -6197,8 +6771,8 @@ static void open_input(void)
             S_ISFIFO(st.st_mode)
                 ? "a pipe, and -r has to read at any place (write it to a file first)"
                 : "not a regular file (give -r a recording)");
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    if (fd >= 0 && (input.fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 && errno == ENOENT)
+    if (fd >= 0 && (input.fd = open(path_of("/proc/self/fd/%d", fd), O_RDONLY | O_CLOEXEC)) < 0 &&
+        errno == ENOENT)
         input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* no procfs is there */
     if (input.fd < 0)
         fail("%s: %s (give -r a recording)", input.name, strerror(errno));
@@ -6375,7 +6949,7 @@ static enum state state_of(const struct vcpu *v)
     uint64_t run = t->shares[RUN] / 10, wait = t->shares[WAIT] / 10;
 
     if (run + wait == 0 && !has_counts(t))
-        return v->tid < 0 && v->tid != NO_THREAD ? GONE : STILL;
+        return v->ended ? GONE : STILL;
     /* Who ran for too short a time to make an exit may do anything. */
     if (run + wait >= 900 && run >= 100 && t->counts[EXITS] == t->counts[IRQX])
         return SPINS;
@@ -6884,17 +7458,23 @@ static void report_doubts(void)
         complain("%" PRIu64 " events: their threads ended before their guest was known (they are "
                  "counted nowhere)",
             world.unknown);
+    if (observer.nleft_out != 0)
+        complain("process %d, one of %zu: no answer in time (left out for 10 seconds: vCPUs may be "
+                 "missing)",
+            observer.left_out, observer.nleft_out);
     if (view.cut && !is_end_asked())
-        complain("processes: no time to look beyond process %d (vCPUs that were just made may be "
-                 "missing; give a longer interval)",
-            view.read_last);
+        complain(
+            "processes: no time to look at all (vCPUs that were just made may be missing; give a "
+            "longer interval)");
     if (view.shortage != 0)
         complain("guests: %s (some may be missing; raise fs.file-max, or free some memory)",
             strerror(view.shortage));
-    reading.lossy |= world.unknown != 0 || view.cut || view.shortage != 0;
+    reading.lossy |= world.unknown != 0 || view.cut || view.shortage != 0 || observer.nhung != 0;
     world.unknown = 0;
     view.cut = false;
     view.shortage = 0;
+    observer.nleft_out = observer.nlate = 0;
+    set_patience();
 }
 
 /*
@@ -7096,13 +7676,11 @@ static void put_system(struct text *t, const char *system)
     struct text formats = {.s = NULL};
     size_t size = strlen(system);
     uint64_t n = 0;
-    char path[64];
 
     for (int i = 0; i < NEVENTS; i++) {
         if (!events[i].wanted || strncmp(events[i].name, system, size) != 0)
             continue;
-        snprintf(path, sizeof(path), "events/%s/format", events[i].name);
-        put_file(&formats, path);
+        put_file(&formats, path_of("events/%s/format", events[i].name));
         n++;
     }
     put_bytes(t, system, size + 1);
@@ -7477,8 +8055,8 @@ static void put_whole_header(
 
 /*
  * Copies size bytes at offset from of the journal to offset to of fd; the file system may have both
- * share them.  If there is no room, frees what was copied before.  Returns
- * false with errno if that failed.
+ * share them.  If there is no room, frees what was copied before.  Returns false with errno if that
+ * failed.
  */
 static bool copy_run(int fd, uint64_t from, uint64_t to, uint64_t size)
 {
@@ -8240,9 +8818,8 @@ static bool lock_instances(void)
 }
 
 /*
- * Returns, as bits, the capabilities that kvmstat needs while it reports.  CAP_SYS_PTRACE and
- * CAP_DAC_READ_SEARCH are for looking at other users' processes.  CAP_DAC_OVERRIDE replaces the
- * latter if the directory of instances, of -m's file or of the recording is not this user's (see
+ * Returns, as bits, the capabilities that kvmstat needs while it reports: CAP_DAC_OVERRIDE if the
+ * directory of instances, of -m's file or of the recording is not this user's (see
  * is_own_directory()).
  */
 static uint32_t needed_capabilities(void)
@@ -8251,7 +8828,7 @@ static uint32_t needed_capabilities(void)
                   is_own_directory(trace.instances) &&
                   (!options.metrics || is_own_directory(metrics.dir));
 
-    return 1u << SYS_PTRACE | 1u << (writer ? DAC_READ_SEARCH : DAC_OVERRIDE);
+    return writer ? 0 : 1u << DAC_OVERRIDE;
 }
 
 /* Returns the name of a capability that is missing to see other users' guests; NULL: none is. */
@@ -8269,13 +8846,8 @@ static const char *missing_capability(void)
  */
 static void open_instances(void)
 {
-    struct rlimit files;
-    uint64_t times[NSHARES];
+    uint64_t times[NSHARES] = {0};
 
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
     int tracefs = open_tracefs();
     trace.instances = openat(tracefs, "instances", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (trace.instances < 0 || !lock_instances())
@@ -8284,7 +8856,9 @@ static void open_instances(void)
     const char *missing = missing_capability();
     if (missing != NULL)
         fail("%s: missing, and other users' guests would be hidden (%s)", missing, have_rights);
-    if (options.shares && read_times(view.proc, getpid(), times) <= 0)
+    if (options.shares)
+        read_times(view.proc, getpid(), times);
+    if (times[RUN] >= ENDED_TIMES)
         fail("/proc/PID/schedstat: the kernel does not keep it (leave -c out)");
 }
 
@@ -8326,7 +8900,7 @@ static void start_tracing(void)
 }
 
 /*
- * Ends the reader of names, stops tracing and waits until the janitor has removed the instance.
+ * Stops tracing and waits until the janitor has removed the instance.
  * Returns false, after a complaint, if the instance is still there.
  */
 static bool end_tracing(void)
@@ -8334,7 +8908,6 @@ static bool end_tracing(void)
     int status = 0;
     pid_t ended;
 
-    end_reader();
     if (trace.janitor == 0)
         return true;
     for (size_t i = 0; i < reading.nstreams; i++)
@@ -8349,8 +8922,9 @@ static bool end_tracing(void)
     while ((ended = waitpid(trace.janitor, &status, 0)) < 0 && errno == EINTR)
         ;
     trace.janitor = 0;
-    /* If somebody killed the janitor, this process removes the instance. */
-    bool removed = ended < 0 || WIFSIGNALED(status) ? remove_instance() : status == 0;
+    /* If somebody killed the janitor, or it had no tracefs, this process removes the instance. */
+    bool tried = ended > 0 && WIFEXITED(status) && WEXITSTATUS(status) != 2;
+    bool removed = tried ? status == 0 : trace.instances < 0 || remove_instance();
     if (!removed)
         complain("tracefs instance %s: in use (somebody has a file of it open: "
                  "rmdir it later, or the next kvmstat will)",
@@ -8639,7 +9213,8 @@ static void check_pids(void)
     for (size_t i = 0; i < options.npids;) {
         int pid = options.pids[i];
         snprintf(word, sizeof(word), "%d", pid);
-        if ((kill(pid, 0) != 0 && errno == ESRCH) || is_zombie(pid)) {
+        int error = ask_task(pid);
+        if (error == ESRCH) {
             if (options.npids + options.nguests == 1)
                 refuse_guest(word, "no such process");
             complain("-p \"%s\": no such process (the other guests are reported)", word);
@@ -8647,7 +9222,7 @@ static void check_pids(void)
             reading.lossy = true;
             continue;
         }
-        if (pid_of(pid, now(CLOCK_MONOTONIC)) != pid)
+        if (error == 0 && observer.answer.pid != pid)
             refuse_guest(word, "a thread; give its process");
         check_interval(pid);
         i++;
@@ -8656,50 +9231,64 @@ static void check_pids(void)
 
 /*
  * Has the guests reported that -p names, as far as they are known, and of a recording those whose
- * process has such a name.  Ends kvmstat, and says why, if a name is that of none.
+ * process has such a name.  Returns the first name that is none's; NULL: there is none.
  */
-static void check_names(const char *why)
+static const char *choose_guests(void)
 {
+    const char *unknown = NULL;
+
     for (size_t i = 0; i < world.nguests; i++) {
         if (has_name(world.guests[i], options.list)) {
             world.guests[i]->asked = true;
             options.npids = options.nguests = 0; /* they are parts of its name */
         }
     }
-    for (size_t i = 0; i < options.nguests; i++) {
-        const char *word = options.guests[i];
+    for (size_t i = options.nguests; i-- > 0;) {
         bool known = false;
         for (size_t j = 0; j < world.nguests; j++) {
-            bool same = has_name(world.guests[j], word);
+            bool same = has_name(world.guests[j], options.guests[i]);
             world.guests[j]->asked |= same;
             known |= same;
         }
         for (size_t j = 0; j < input.ncommands; j++)
-            known |= matches(input.commands[j].name, word);
-        if (!known)
-            refuse_guest(word, why);
+            known |= matches(input.commands[j].name, options.guests[i]);
+        unknown = known ? unknown : options.guests[i];
     }
+    return unknown;
 }
 
 /*
- * Finds the guests of this host that -p names; ends kvmstat if there are none.  Leaves a user who
- * cannot see all guests to start_tracing(), which says so.
+ * Finds the guests of this host that -p names; ends kvmstat if there are none.  The search ends at
+ * the first look that has not seen everything but has one of each name.  Leaves a user who cannot
+ * see all guests to start_tracing(), which says so.
  */
 static void find_names(void)
 {
+    const struct guest *missing = NULL;
+    const char *unknown = NULL;
+
     if (options.nguests == 0 || missing_capability() != NULL)
         return;
-    naming.said = true;         /* not each name that comes late is worth a message */
-    view.look_end = UINT64_MAX; /* the search takes the time that it takes */
+    naming.said = true; /* not each name that comes late is worth a message */
     view.search_again = true;
-    search_processes();
-    const struct guest *missing = insist_on_names();
-    naming.said = reading.lossy = missing != NULL;
+    do {
+        view.left = FIRST_LOOK;
+        view.cut = false;
+        search_processes();
+        unknown = choose_guests();
+    } while (view.cut && unknown != NULL && !is_end_asked());
+    for (size_t i = 0; i < world.nguests; i++)
+        missing = world.guests[i]->ask_at != 0 ? world.guests[i] : missing;
+    naming.said = missing != NULL;
+    reading.lossy = missing != NULL || view.cut;
     if (missing != NULL)
         complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
                  "names cannot be told)",
             missing->pid);
-    check_names("no guest has this name (kvmstat -n 1 1 shows their names)");
+    else if (view.cut)
+        complain("processes: no time to look at all (-p may leave out guests)");
+    if (unknown != NULL && !view.cut)
+        refuse_guest(unknown, "no guest has this name (kvmstat -n 1 1 shows their names)");
 }
 
 /* Returns the table that the first size bytes of the operand of -e name. */
@@ -8837,13 +9426,21 @@ static void parse_options(int argc, char **argv)
 }
 
 /*
- * Opens procfs, sets clock_offset, checks that this host has what -p gives, and sets the options of
- * this host that were not given.  Ends kvmstat with status 2 if -p is wrong.
+ * Raises the limit of open files, opens procfs, starts the janitor, sets clock_offset, checks that
+ * this host has what -p gives, and sets the options of this host that were not given.  Ends kvmstat
+ * with status 2 if -p is wrong.
  */
 static void complete_options(void)
 {
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max; /* each possible CPU needs a file descriptor */
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     open_procfs();
     find_clock_offset();
+    start_janitor();
     find_names();
     check_pids();
     if (options.kib == 0)
@@ -8942,9 +9539,10 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     /* After others' changes, the buffers were emptied: no kvm_mmio follows any more from there. */
     last |= report_changes(start);
     bool unloaded = is_unloaded();
-    find_ended(options.some || reading.gap > start);
+    find_ended(reading.gap > start);
     begin_look();
     continue_look(true);
+    find_ended(false);
     note_present(end);
     name_guests();
     report(start, end, last || unloaded);
@@ -9069,7 +9667,9 @@ static void report_recording(void)
     if (whole >= 0 && !write_whole(whole))
         fail(
             "%s: %s (give -w a file that can be written)", escaped(options.write), strerror(errno));
-    check_names("no guest of the recording has this name (-n shows their names)");
+    const char *unknown = choose_guests();
+    if (unknown != NULL)
+        refuse_guest(unknown, "no guest of the recording has this name (-n shows their names)");
     has_end = input.until != UINT64_MAX;
     reading.start = input.from;
     drain(0);

@@ -127,6 +127,23 @@ ok $? "numbers: no vCPU has two rows, and none that is not there has one"
 # Machines whose descriptors moved, and processes full of descriptors.
 beside moved 10
 
+# Processes that share one table of descriptors, and machines without a directory in debugfs.
+beside table 100 19000
+is "$(cut -f 2 "$rows" | sort -u)" "$root" "table: no row of a process without machines"
+beside twins 400 150
+
+# A machine whose descriptors many processes have is shown once, and so is each of their own.
+beside held 60 200
+for kvm in before after; do
+	is "$(awk -F'\t' -v root="$root" -v pid="$attacker" '
+		$1 != time { time = $1; maker = own = others = 0 }
+		$2 == pid { maker++ }
+		$2 != pid && $2 != root && $3 == 0 { own++ }
+		$2 != pid && $2 != root && $3 != 0 { others++ }
+		END { print maker, own, others + 0 }' "$tmp/held-$kvm.out")" "200 20 0" \
+		"held, $kvm: rows of the one that made it, and of those with a machine of their own"
+done
+
 # A vCPU that each of many threads runs: once, or with the names of other vCPUs' threads, or once
 # and each the child of one that has ended.
 beside churn
@@ -248,6 +265,13 @@ if has_device /dev/fuse; then
 	is "$? $(cat "$tmp/err")" "3 kvmstat: /proc/$attacker/cmdline: no answer (-p leaves this guest out, and \
 perhaps others: their names cannot be told)" "hang: says that it cannot know another one's"
 	finish hang
+
+	# Processes that hang in execve().
+	exec {fuse}<>/dev/fuse
+	mkdir "$tmp/jammed"
+	mount -i -t fuse -o "fd=$fuse,rootmode=40000,user_id=65534,group_id=65534" attack "$tmp/jammed"
+	beside jam 30 1 "$fuse" "$tmp/jammed"
+	exec {fuse}>&-
 else
 	skip_check "needs /dev/fuse" "hang"
 fi

@@ -39,11 +39,6 @@ done
 "$kvmstat" -p web1,nobody 0.05 1 >"$tmp/out" 2>"$tmp/err"
 is "$? $(cut -d : -f 1-2 "$tmp/err" | head -n 1)" '2 kvmstat: -p "nobody"' "also beside one that some have"
 
-# The names are asked for again where they come late, as on a busy host.
-strace -qq -o /dev/null -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=1..6 \
-	"$kvmstat" -H -p web1 0.05 1 >"$tmp/out" 2>"$tmp/err"
-is "$? $(cut -f 1 "$tmp/out" | uniq | wc -l) $(cat "$tmp/err")" "0 2 " "-p NAME, where names come late"
-
 # What they do, in an interval: 200 and 700 times through the loop.
 start_kvmstat rows -HT u -w "$tmp/all.dat" 4 1
 kvm=$pid

@@ -23,8 +23,8 @@ refused() {
 	[[ $(head -n 1 "$tmp/err") == "kvmstat: "*"$word"*"$why"* ]]
 	ok $? "and it says which word and why: $(head -n 1 "$tmp/err")"
 	[ -n "$traced" ] || return
-	! grep -Eq 'fsopen."tracefs|mkdirat|sys/kernel' "$tmp/trace"
-	ok $? "before tracefs is touched"
+	! grep -q mkdirat "$tmp/trace"
+	ok $? "before an instance is made"
 }
 
 for word in 0 0.0 0.009 1000000.1 1000001 nan inf 1x x1 '' ' 1' '1 ' +1 1e3 0x10 1. . 1.2.3 1,5 0.1234567890 99999999999999999999; do

@@ -36,9 +36,9 @@ fails "not root, tracefs mounted" "/sys/kernel/tracing: Permission denied (run a
 	setpriv --reuid 65534 --regid 65534 --clear-groups "$kvmstat" 0.1 1
 umount /sys/kernel/tracing
 fails "no tracefs in the kernel" "/sys/kernel/tracing: No such device (the kernel has no tracefs: it \
-needs CONFIG_FTRACE and CONFIG_EVENT_TRACING)" inject fsopen ENODEV 2
+needs CONFIG_FTRACE and CONFIG_EVENT_TRACING)" inject fsopen ENODEV 3
 fails "no detached mounts" "/sys/kernel/tracing: Function not implemented (mount it: mount -t tracefs \
-nodev /sys/kernel/tracing)" inject fsopen ENOSYS 2
+nodev /sys/kernel/tracing)" inject fsopen ENOSYS 3
 fails "root without capabilities" "/sys/kernel/tracing: Operation not permitted (the kernel is locked \
 down, or root has few rights here: $rights)" \
 	setpriv --bounding-set -all --inh-caps -all "$kvmstat" 0.1 1
@@ -61,7 +61,7 @@ fails "kvm is loaded, its module for the processor is not" \
 fails "too much buffer" "buffer_size_kb: Cannot allocate memory (ask for less buffer with -b)" \
 	"$kvmstat" -b 1000000000 0.1 1
 # Which file is one too many differs from host to host: each has its turn.
-wanted='^kvmstat: [^ ]+: Too many open files \(raise the limit of open files: ulimit -n, or sysctl fs.file-max\)$'
+wanted='^kvmstat: [^:]+: Too many open files \(raise the limit of open files: ulimit -n, or sysctl fs.file-max\)$'
 : >"$tmp/lines"
 for ((n = 4; n < 100; n++)); do
 	prlimit --nofile=$n:$n "$kvmstat" 0.1 1 >"$tmp/out" 2>"$tmp/err"

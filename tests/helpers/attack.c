@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -394,9 +395,10 @@ static void reply(int fuse, const struct fuse_in_header *to, int error, void *bo
 /*
  * Serves a file system with one file.  The first two reads fail and no other one is ever
  * answered: where a page fault tries a third time, the kernel does not give up the lock of
- * the process's memory meanwhile.  That process cannot say when it is so; this one can.
+ * the process's memory meanwhile.  That process cannot say when it is so; this one can.  If
+ * flushed is not -1, no request to flush a file is answered, and each writes a byte there.
  */
-static _Noreturn void serve(int fuse)
+static _Noreturn void serve(int fuse, int flushed)
 {
     static union {
         struct fuse_in_header header;
@@ -430,6 +432,12 @@ static _Noreturn void serve(int fuse)
                 usleep(600000);
                 ready("");
             }
+            break;
+        case FUSE_FLUSH:
+            if (flushed < 0)
+                reply(fuse, &request.header, -ENOSYS, NULL, 0);
+            else if (write(flushed, "", 1) != 1)
+                err(1, "pipe");
             break;
         case FUSE_FORGET:
         case FUSE_INTERRUPT: break;
@@ -465,7 +473,7 @@ static void hang(char **args)
     int fuse = atoi(args[0]);
 
     if (fork_child() == 0)
-        serve(fuse);
+        serve(fuse, -1);
     close(fuse);
     make_guest();
     snprintf(path, sizeof(path), "%s/file", args[1]);
@@ -475,6 +483,138 @@ static void hang(char **args)
         err(1, "%s", path);
     begin(map, NULL, true);
     begin(touch, page, true);
+    stay();
+}
+
+/*
+ * jam PROCESSES KVM FUSE DIRECTORY: processes that hang in execve(), where the kernel closes a file
+ * of a file system that does not answer, mounted on DIRECTORY and served by the descriptor FUSE.
+ * Who looks at one hangs, too.  If KVM is not 0, each has a guest.
+ */
+static void jam(char **args)
+{
+    char path[4096], what[64];
+    int fuse = atoi(args[2]), n = atoi(args[0]), ends[2];
+    char byte;
+
+    if (pipe(ends) != 0)
+        err(1, "pipe");
+    if (fork_child() == 0)
+        serve(fuse, ends[1]);
+    close(fuse);
+    snprintf(path, sizeof(path), "%s/file", args[3]);
+    for (int i = 0; i < n; i++) {
+        if (fork_child() != 0)
+            continue;
+        if (atoi(args[1]) != 0)
+            make_guest();
+        else
+            close(kvm);
+        if (open(path, O_RDONLY | O_CLOEXEC) < 0)
+            err(1, "%s", path);
+        fcntl(vcpu, F_SETFD, 0);
+        execl("/bin/sleep", "sleep", "1000", NULL);
+        err(1, "/bin/sleep");
+    }
+    for (int i = 0; i < n; i++) {
+        if (read(ends[0], &byte, 1) != 1)
+            err(1, "pipe");
+    }
+    snprintf(what, sizeof(what), "%d processes", n);
+    ready(what);
+    stay();
+}
+
+/* Starts a process that shares this one's descriptors, and ends with it. */
+static void share_files(void)
+{
+    long child = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+
+    if (child < 0)
+        err(1, "clone");
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        stay();
+    }
+}
+
+/* table PROCESSES DESCRIPTORS: processes that share one table of descriptors. */
+static void table(char **args)
+{
+    int others = 0;
+
+    while (others < atoi(args[1]) && dup(0) >= 0)
+        others++;
+    for (int i = 0; i < atoi(args[0]); i++)
+        share_files();
+    ready("");
+    stay();
+}
+
+/*
+ * twins PROCESSES DESCRIPTORS: processes that each have two machines, one of which has no directory
+ * in debugfs, as both were made with the same descriptor; and other descriptors.
+ */
+static void twins(char **args)
+{
+    int n = atoi(args[0]), others = atoi(args[1]), ends[2];
+    char byte = 0;
+
+    if (pipe(ends) != 0)
+        err(1, "pipe");
+    for (int i = 0; i < n; i++) {
+        if (fork_child() != 0)
+            continue;
+        int first = ioctl(kvm, KVM_CREATE_VM, 0);
+        dup2(first, 200);
+        close(first);
+        if (ioctl(ioctl(kvm, KVM_CREATE_VM, 0), KVM_CREATE_VCPU, 0) < 0)
+            err(1, "KVM_CREATE_VCPU");
+        for (int j = 0; j < others; j++)
+            dup(0);
+        if (write(ends[1], &byte, 1) != 1)
+            err(1, "pipe");
+        stay();
+    }
+    for (int i = 0; i < n; i++) {
+        if (read(ends[0], &byte, 1) != 1)
+            err(1, "pipe");
+    }
+    ready("");
+    stay();
+}
+
+/*
+ * held PROCESSES VCPUS: a machine whose descriptors many processes have: a third shares the table
+ * of descriptors, a third was forked, and a third was forked and has a machine of its own.
+ */
+static void held(char **args)
+{
+    int vm = ioctl(kvm, KVM_CREATE_VM, 0), n = atoi(args[0]), ends[2];
+    char byte = 0;
+
+    for (int i = 0; i < atoi(args[1]); i++) {
+        if (ioctl(vm, KVM_CREATE_VCPU, i) < 0)
+            break;
+    }
+    if (pipe(ends) != 0)
+        err(1, "pipe");
+    for (int i = 0; i < n; i++) {
+        if (i % 3 == 0) {
+            share_files();
+        } else if (fork_child() == 0) {
+            if (i % 3 == 1)
+                make_guest();
+            if (write(ends[1], &byte, 1) != 1)
+                err(1, "pipe");
+            stay();
+        }
+    }
+    for (int i = 0; i < n - (n + 2) / 3; i++) {
+        if (read(ends[0], &byte, 1) != 1)
+            err(1, "pipe");
+    }
+    ready("");
     stay();
 }
 
@@ -494,6 +634,10 @@ static const struct {
     {"reuse", reuse, 1, " process"},
     {"lend", lend, 0, ""},
     {"hang", hang, 2, " fuse directory"},
+    {"jam", jam, 4, " processes kvm fuse directory"},
+    {"table", table, 2, " processes descriptors"},
+    {"twins", twins, 2, " processes descriptors"},
+    {"held", held, 2, " processes vcpus"},
 };
 #define NMODES (sizeof(modes) / sizeof(modes[0]))
 

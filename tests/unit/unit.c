@@ -291,6 +291,43 @@ static void clear_streams(void)
 /* The directory of procfs. */
 static int procfs;
 
+/* Starts an observer that takes the directory dir for procfs, in place of the one that there is. */
+static void start_observer(int dir)
+{
+    static int seen = -1; /* the directory of the one that there is */
+    int ends[2], life[2];
+    pid_t pid = 0;
+    char c;
+
+    if (dir == seen)
+        return;
+    seen = dir;
+    close(observer.fd);
+    close(trace.janitor_pipe); /* which ends it */
+    observer.looking = mmap(
+        NULL, sizeof(*observer.looking), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (observer.looking == MAP_FAILED || pipe2(life, O_CLOEXEC) != 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        bail_out("an observer: %s", strerror(errno));
+    fflush(stdout);
+    if (fork() == 0) {
+        signal(SIGCHLD, SIG_IGN);
+        close(ends[0]);
+        close(life[1]);
+        view.proc = dir;
+        do
+            pid = renew_observer(pid, ends[1]);
+        while (read(life[0], &c, 1) > 0);
+        kill(pid, SIGKILL);
+        _exit(0);
+    }
+    close(ends[1]);
+    close(life[0]);
+    trace.janitor_pipe = life[1];
+    observer.fd = ends[0];
+    set_patience();
+}
+
 /* Forgets guests and their threads. */
 static void clear_world(void)
 {
@@ -304,6 +341,7 @@ static void clear_world(void)
     world.odd = 1;
     view.proc = procfs;
     view.debugfs = view.uevents = -1;
+    start_observer(procfs);
 }
 
 /* Forgets the host, its guests and its events. */
@@ -601,6 +639,7 @@ static void end_interval(void)
 #include "keys.c"
 #include "names.c"
 #include "numbers.c"
+#include "observer.c"
 #include "output.c"
 #include "reasons.c"
 #include "shares.c"
@@ -624,6 +663,7 @@ static const struct subject {
     {"formats.c", TESTS(formats)},
     {"names.c", TESTS(names)},
     {"numbers.c", TESTS(numbers)},
+    {"observer.c", TESTS(observer)},
     {"output.c", TESTS(output)},
 };
 
