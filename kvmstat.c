@@ -35,8 +35,9 @@
  *   Counting           reasons and their columns; keys (-e), and tables[] of them
  *   The events         events[]: which hosts and tables use one, and what counts it
  *   Merging            the events of all CPUs in the order of their stamps
- *   This host          the tracefs instance, who interferes, processes, names, guests, shares of
- *                      the CPUs (-c): this_host
+ *   This host          the observer, which alone looks at others' processes (a question: enum
+ *                      inquiry, and answer()); the tracefs instance, who interferes, processes,
+ *                      names, guests, shares of the CPUs (-c): this_host
  *   A recording        of -r, and what it tells of guests: recorded_host
  *   The table          columns, rows, and what is said on stderr; then -w, metrics (-m), starting
  *                      and ending, waiting, options, reports and main()
