@@ -27,6 +27,8 @@ for try in 1 2 3; do
 	done
 	wait "$live"
 	status=$?
+	# A slow machine has no time for a whole look now and then: a line says so, and status 3.
+	[ "$status" -ne 3 ] || ! grep -q ': no time to look' "$tmp/live$try.err" || status=0
 	but_late "$tmp/live$try.err"
 	is "$status$(cat "$tmp/live$try.err")" 0 "-w: the live report is as without it"
 	same_rows 2 4 "$("$kvmstat" -H -n -T u -r "$tmp/w.dat" 0.125)" "$(cat "$tmp/live$try.out")" \
