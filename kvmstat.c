@@ -3281,8 +3281,9 @@ static bool tell_table(const struct question *q, struct answer *a, int dir, int 
             continue;
         /* Another process's table may have been read, which is this one's, too. */
         bool compare = search ? n == LARGE : !q->anew && tid == q->id && at->last == 0;
-        if (compare && meet(tid, -1, NO_ID)->tid != tid) {
-            a->pid = meet(tid, -1, NO_ID)->tid;
+        const struct met *table = compare ? meet(tid, -1, NO_ID) : NULL;
+        if (table != NULL && table->tid != tid) {
+            a->pid = table->tid;
             break;
         }
         at->last = tid;
@@ -3857,6 +3858,12 @@ static size_t ntold(void)
     return observer.answer.size / sizeof(observer.answer.files[0]);
 }
 
+/* Returns the time that a look may take of the observer's, in nanoseconds. */
+static uint64_t look_limit(void)
+{
+    return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
+}
+
 /*
  * Returns whether the current look may go on.  Once its time is used up, or kvmstat is to end, sets
  * view.cut and returns false: so a look is short, whatever a guest's owner made.
@@ -3896,6 +3903,24 @@ static bool remove_instance(void)
 }
 
 /*
+ * Starts an observer, which answers on the socket questions, and another one when the pipe life
+ * asks for it and the former one hangs, until the end of life.
+ */
+static void keep_observer(int life, int questions)
+{
+    pid_t pid = 0;
+    char asked[64]; /* this may have been done more often meanwhile */
+    ssize_t n;
+
+    do
+        pid = renew_observer(pid, questions);
+    while ((n = read(life, asked, sizeof(asked))) > 0 || (n < 0 && errno == EINTR));
+    close(view.proc); /* who closes it last frees all that was ever looked at: not the janitor */
+    if (pid > 0)
+        kill(pid, SIGKILL);
+}
+
+/*
  * Runs the janitor, which waits for the end of the pipe life: for that of its parent, which alone
  * can write to it.  What the parent writes there asks for a new observer: kvmstat has given up the
  * rights to start one.  questions is the observer's socket, proc its procfs.
@@ -3903,9 +3928,6 @@ static bool remove_instance(void)
 static _Noreturn void run_janitor(int life, int questions, int proc)
 {
     int tracefs = find_tracefs();
-    pid_t pid = 0;
-    char asked[64]; /* this may have been done more often meanwhile */
-    ssize_t n;
 
     /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
     setsid();
@@ -3922,12 +3944,7 @@ static _Noreturn void run_janitor(int life, int questions, int proc)
     if (!close_others((int[]){life, trace.instances, questions, proc}, 4) || chdir("/") != 0)
         errno = 0;
     view.proc = proc;
-    do
-        pid = renew_observer(pid, questions);
-    while ((n = read(life, asked, sizeof(asked))) > 0 || (n < 0 && errno == EINTR));
-    close(view.proc); /* who closes it last frees all that was ever looked at: not the janitor */
-    if (pid > 0)
-        kill(pid, SIGKILL);
+    keep_observer(life, questions);
     _exit(trace.instances < 0 ? 2 : remove_instance() ? 0 : 1);
 }
 
@@ -4665,12 +4682,6 @@ static void end_host_former(int child, int pid, uint64_t time)
 /*
  * This host: guests' names.  Their owners chose them: they can be any bytes.
  */
-
-/* Returns the time that a look may take of the observer's, in nanoseconds. */
-static uint64_t look_limit(void)
-{
-    return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
-}
 
 /* What was said of names. */
 static struct {
@@ -5519,7 +5530,7 @@ static void find_named_threads(struct guest *g)
 
     for (size_t i = 0; i < g->nvcpus; i++)
         wanted |= g->vcpus[i]->present && !has_thread(g->vcpus[i]);
-    wanted &= !has_gap(g);
+    wanted = wanted && !has_gap(g);
     for (; wanted && q.at.thread >= 0 && view.left != 0 && ask(&q) == 0;
          q.at = observer.answer.at) {
         for (size_t i = 0; i < ntold(); i++) {
@@ -5600,9 +5611,9 @@ static void set_shares(int pid, struct vcpu **v, size_t n, uint64_t used)
     }
     bool told = q.nids != 0 && ask(&q) == 0;
     for (size_t i = 0, j = 0; i < n; i++) {
-        const uint64_t *times = needs_times(v[i], used) ? observer.answer.times[j++] : NULL;
-        if (times != NULL && !told)
-            times = none;
+        const uint64_t *times = !needs_times(v[i], used) ? NULL
+                                : told                   ? observer.answer.times[j++]
+                                                         : none;
         bool soon =
             v[i]->read_at != 0 && now(CLOCK_MONOTONIC) - v[i]->read_at < options.interval / 2;
         if (!soon)
@@ -8901,8 +8912,8 @@ static void start_tracing(void)
 }
 
 /*
- * Stops tracing and waits until the janitor has removed the instance.
- * Returns false, after a complaint, if the instance is still there.
+ * Stops tracing and waits until the janitor has removed the instance.  Returns false, after a
+ * complaint, if the instance is still there.
  */
 static bool end_tracing(void)
 {
@@ -9543,7 +9554,8 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     find_ended(reading.gap > start);
     begin_look();
     continue_look(true);
-    find_ended(false);
+    if (options.some)
+        find_ended(false); /* -p ends in the report in which the last VM has gone */
     note_present(end);
     name_guests();
     report(start, end, last || unloaded);

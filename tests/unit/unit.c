@@ -296,8 +296,6 @@ static void start_observer(int dir)
 {
     static int seen = -1; /* the directory of the one that there is */
     int ends[2], life[2];
-    pid_t pid = 0;
-    char c;
 
     if (dir == seen)
         return;
@@ -315,10 +313,7 @@ static void start_observer(int dir)
         close(ends[0]);
         close(life[1]);
         view.proc = dir;
-        do
-            pid = renew_observer(pid, ends[1]);
-        while (read(life[0], &c, 1) > 0);
-        kill(pid, SIGKILL);
+        keep_observer(life[0], ends[1]);
         _exit(0);
     }
     close(ends[1]);
