@@ -31,7 +31,7 @@ quick: all tests/unit/unit
 
 # An AMD host, emulated; part of check
 check-amd: all tests/guest
-	KVMSTAT=./kvmstat prove -v tests/amd.t
+	KVMSTAT=$$PWD/kvmstat prove -v tests/amd.t
 
 # That, also under Debian's oldest and newest kernel, an arm64 and a riscv64 host, emulated
 check-hosts: all tests/guest
