@@ -5788,7 +5788,6 @@ static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size
 #define READ_AHEAD (4u << 20)     /* bytes read at a time, of all CPUs together */
 #define MAX_READ_AHEAD (1u << 18) /* bytes read at a time, of one CPU at most */
 #define MAX_AT_ONCE (64u << 20)   /* bytes at most, where one sub-buffer of each CPU needs more */
-#define HEADER_AHEAD (1u << 14)   /* bytes of the header read at a time */
 #define MAX_EPOCHS (1u << 10)     /* epochs told apart: the host's clock was set once less */
 #ifndef MAX_MEMORY                /* sanitizers need more by far, and all of it */
 #define MAX_MEMORY (1u << 30)     /* bytes of kvmstat -r, the program's own included */
@@ -5888,20 +5887,19 @@ struct epoch {
 
 /* The recording that is reported (-r).  Times are those of its trace clock. */
 static struct {
-    char *name;                  /* its path, escaped for printing */
-    int fd;                      /* the open file; or -1 */
-    uint64_t size;               /* bytes of the file */
-    uint64_t at;                 /* offset of the next byte of the header */
-    uint64_t formats;            /* offset behind the formats in it */
-    uint64_t ahead_at;           /* offset of the first byte in ahead */
-    size_t nahead;               /* number of bytes in ahead */
-    uint8_t ahead[HEADER_AHEAD]; /* the part of the header that was read last */
-    struct command *commands;    /* names of threads, in order of thread id */
-    size_t ncommands;            /* number of these names */
-    struct owner *owners;        /* owners of threads, in order of thread id */
-    size_t nowners;              /* number of these owners */
-    uint64_t from;               /* start of the first interval; 0: at the first event */
-    uint64_t until;              /* complete up to this time; UINT64_MAX: up to its last event */
+    char *name;               /* its path, escaped for printing */
+    int fd;                   /* the open file; or -1 */
+    uint64_t size;            /* bytes of the file */
+    FILE *header;             /* the same, to read its header */
+    uint64_t at;              /* offset of the next byte of the header ... */
+    uint64_t next;            /* ... and of the one that header would read */
+    uint64_t formats;         /* offset behind the formats in it */
+    struct command *commands; /* names of threads, in order of thread id */
+    size_t ncommands;         /* number of these names */
+    struct owner *owners;     /* owners of threads, in order of thread id */
+    size_t nowners;           /* number of these owners */
+    uint64_t from;            /* start of the first interval; 0: at the first event */
+    uint64_t until;           /* complete up to this time; UINT64_MAX: up to its last event */
     struct epoch epochs[MAX_EPOCHS]; /* what it tells of 1970, in order of time */
     size_t nepochs;                  /* number of epochs: it tells nothing if there is none */
     char clock[16];                  /* name of its trace clock; empty if it does not tell */
@@ -5915,38 +5913,15 @@ static _Noreturn void fail_input(const char *what)
     fail("%s: byte %" PRIu64 ": %s (damaged: copy or record it again)", input.name, input.at, what);
 }
 
-/*
- * Returns how many bytes of input.ahead are those at input.at: at least one, which it reads if
- * need be.  Ends kvmstat if there is none.
- */
-static size_t read_ahead(void)
-{
-    uint64_t behind = input.at - input.ahead_at;
-
-    if (behind < input.nahead)
-        return input.nahead - (size_t)behind;
-    ssize_t n = pread(input.fd, input.ahead, HEADER_AHEAD, (off_t)input.at);
-    if (n <= 0)
-        fail_input(n < 0 ? strerror(errno) : "ends too soon");
-    input.ahead_at = input.at;
-    return input.nahead = (size_t)n;
-}
-
 /* Reads the next size bytes to p; ends kvmstat if the file ends sooner. */
 static void take(void *p, size_t size)
 {
-    uint8_t *to = p;
-
     if (size > input.size - input.at)
         fail_input("ends too soon");
-    while (size > 0) {
-        size_t n = read_ahead();
-        n = n < size ? n : size;
-        memcpy(to, input.ahead + (input.at - input.ahead_at), n);
-        input.at += n;
-        to += n;
-        size -= n;
-    }
+    bool there = input.at == input.next || fseeko(input.header, (off_t)input.at, SEEK_SET) == 0;
+    if (!there || fread(p, 1, size, input.header) != size)
+        fail_input(there && feof(input.header) ? "ends too soon" : strerror(errno));
+    input.next = input.at += size;
 }
 
 /* Skips the next size bytes; ends kvmstat if the file ends sooner. */
@@ -6027,8 +6002,10 @@ static void refuse_kind(const char s[static 8])
         fail("%s: of perf record (record with kvmstat -w, or trace-cmd record -e kvm)", input.name);
 }
 
-/* Reads the magic bytes, version and byte order, and sets input.cut; ends kvmstat if it cannot read
- * such a file. */
+/*
+ * Reads the magic bytes, version and byte order, and sets input.cut; ends kvmstat if it cannot read
+ * such a file.
+ */
 static void take_magic(void)
 {
     char s[16] = "", version[16];
@@ -6786,7 +6763,7 @@ static void open_input(void)
     if (fd >= 0 && (input.fd = open(path_of("/proc/self/fd/%d", fd), O_RDONLY | O_CLOEXEC)) < 0 &&
         errno == ENOENT)
         input.fd = open(options.read, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* no procfs is there */
-    if (input.fd < 0)
+    if (input.fd < 0 || (input.header = fdopen(input.fd, "r")) == NULL)
         fail("%s: %s (give -r a recording)", input.name, strerror(errno));
     close(fd);
     input.size = (uint64_t)st.st_size;
@@ -8133,7 +8110,8 @@ static void finish_recording(void)
     input.size = output.end;
     input.at = output.formats;
     fd = create_file(output.dir, output.temporary);
-    if (fd >= 0 && write_whole(fd) &&
+    input.header = fdopen(input.fd, "r");
+    if (fd >= 0 && input.header != NULL && write_whole(fd) &&
         renameat(output.dir, output.temporary, output.dir, output.file) == 0)
         return;
     complain("%s: %s (%s; kvmstat -r FILE -w NEW makes a file for trace-cmd)", output.name,

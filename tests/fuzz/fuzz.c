@@ -188,8 +188,8 @@ static void forget(void)
 {
     while (blocks != NULL)
         free_block(blocks + 1);
-    if (input.fd >= 0)
-        close(input.fd);
+    if (input.header != NULL)
+        fclose(input.header);
     if (view.proc >= 0)
         close(view.proc);
     copy_section(__start_kvmstat_data, first_data, DATA_SIZE);

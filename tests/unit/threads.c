@@ -514,9 +514,11 @@ static void round_trip(void)
     clear();
     source = &recorded_host;
     input.fd = dup(fileno(f));
+    input.header = fdopen(input.fd, "r");
     input.name = copy("web.dat");
     input.size = t.size;
-    input.at = input.ahead_at = input.nahead = input.nowners = 0;
+    input.at = input.nowners = 0;
+    input.next = 1;
     input.from = 100;
     input.until = 900;
     take_options((uint64_t[MAX_BUFFERS]){0});

@@ -344,7 +344,8 @@ static void clear(void)
 {
     clear_streams();
     clear_world();
-    close(input.fd);
+    if (input.header != NULL)
+        fclose(input.header);
     free(input.name);
     free(input.commands);
     free(input.owners);
