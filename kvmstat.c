@@ -8244,48 +8244,35 @@ enum {
     NHOSTMETRICS = FIRST_TIME - METRIC_VCPUS
 };
 
-/* A metric that kvmstat exports.  Of a column's, only the first two are set: it is a counter. */
+/* A metric that kvmstat exports.  Of a column's, only the first is set: it is a counter. */
 struct metric {
-    const char *help;    /* the long help text: what the manual adds to the short one */
     uint32_t item;       /* its number in PCP, which must never change or be used again */
     int32_t type;        /* mmv_metric.type */
     int32_t semantic;    /* mmv_metric.semantic */
     uint32_t unit;       /* mmv_metric.unit */
     const char *name;    /* without "mmv.kvmstat." */
-    const char *meaning; /* the short help text */
+    const char *meaning; /* the help text */
 };
 
 /* All metrics.  Those of counters have the names and meanings of their columns. */
-static const struct metric all_metrics[NMETRICS] = {
-    [EXITS] = {.item = 1, .help = "An exit whose reason has no column counts in exits only."},
-    [HALTX] = {.item = 2, .help = "A guest that halts has nothing to do until an interrupt comes."},
-    [IRQX] = {.item = 3, .help = "The host's own timer makes some on each vCPU that runs."},
-    [IRQWX] = {.item = 4,
-        .help = "The hypervisor asks for such an exit when an interrupt is pending that the guest "
-                "cannot take yet."},
-    [IOX] = {.item = 5, .help = "The guest accessed a device by one of the processor's I/O ports."},
-    [MMIOX] = {.item = 6,
-        .help = "An exit for memory-mapped I/O that the processor reports as a page table "
-                "violation counts in mmiox, not in eptv."},
-    [IRQS] = {.item = 7,
-        .help = "Those that the hardware delivers without the hypervisor's help are not counted."},
-    [EMUL] = {.item = 8, .help = "The hypervisor carried them out, in place of the processor."},
-    [EPTV] = {.item = 9,
-        .help = "The guest touched memory that the host had not mapped yet, or had unmapped."},
-    [METRIC_NAME] = {"The name is the one in the VMM's command line, if it has one.", 10,
-        MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name"},
-    [METRIC_VCPUS] = {"With -p, those of its processes.", 11, MMV_U64, MMV_INSTANT, MMV_COUNT,
-        "vcpus", "virtual CPUs of this host"},
-    [METRIC_LOST] = {"As long as it stays the same, the counters are exact.", 12, MMV_U64,
-        MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start"},
-    [METRIC_INTERVAL] = {"Values are updated once an interval.", 13, MMV_U64, MMV_DISCRETE,
-        MMV_NANOSECONDS, "interval", "the interval of the reports"},
-    [FIRST_TIME + RUN] = {"What it ran before kvmstat knew the thread is not in it.", 14, MMV_U64,
-        MMV_COUNTER, MMV_NANOSECONDS, "run", "time that the vCPU's thread ran on a CPU (-c)"},
-    [FIRST_TIME + WAIT] = {"It could have run, but others did: the guest sees it as steal time.",
-        15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
-        "time that the vCPU's thread had to wait for a CPU (-c)"},
-};
+static const struct metric all_metrics[NMETRICS] = {[EXITS] = {.item = 1},
+    [HALTX] = {.item = 2},
+    [IRQX] = {.item = 3},
+    [IRQWX] = {.item = 4},
+    [IOX] = {.item = 5},
+    [MMIOX] = {.item = 6},
+    [IRQS] = {.item = 7},
+    [EMUL] = {.item = 8},
+    [EPTV] = {.item = 9},
+    [METRIC_NAME] = {10, MMV_STRING, MMV_DISCRETE, MMV_NONE, "name", "the guest's name"},
+    [METRIC_VCPUS] = {11, MMV_U64, MMV_INSTANT, MMV_COUNT, "vcpus", "virtual CPUs of this host"},
+    [METRIC_LOST] = {12, MMV_U64, MMV_COUNTER, MMV_COUNT, "lost", "events lost since the start"},
+    [METRIC_INTERVAL] = {13, MMV_U64, MMV_DISCRETE, MMV_NANOSECONDS, "interval",
+        "the interval of the reports"},
+    [FIRST_TIME + RUN] = {14, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "run",
+        "time that the vCPU's thread ran on a CPU (-c)"},
+    [FIRST_TIME + WAIT] = {15, MMV_U64, MMV_COUNTER, MMV_NANOSECONDS, "wait",
+        "time that the vCPU's thread had to wait for a CPU (-c)"}};
 
 /* The first part of the file of -m, whose size does not depend on the number of vCPUs. */
 struct mmv_file {
@@ -8293,7 +8280,7 @@ struct mmv_file {
     struct mmv_toc toc[6];               /* where the objects of each type are */
     struct mmv_indom indom;              /* the instance domain: the vCPUs */
     struct mmv_metric metrics[NMETRICS]; /* the metrics, as in all_metrics */
-    struct mmv_text about[NMETRICS][3];  /* the name, short and long help text of each */
+    struct mmv_text about[NMETRICS][2];  /* the name and help text of each */
     struct mmv_text about_vcpus;         /* both help texts of the instance domain */
 };
 
@@ -8521,7 +8508,6 @@ static void describe_metrics(struct mmv_file *f)
         struct mmv_text *about = f->about[i];
         strcpy(about[0].s, column != NULL ? column->name : metric->name);
         strcpy(about[1].s, column != NULL ? column->meaning : metric->meaning);
-        strcpy(about[2].s, metric->help);
         f->metrics[i] = (struct mmv_metric){.name = offset_of(f, &about[0]),
             .item = metric->item,
             .type = column != NULL ? MMV_U64 : metric->type,
@@ -8529,7 +8515,7 @@ static void describe_metrics(struct mmv_file *f)
             .unit = column != NULL ? MMV_COUNT : metric->unit,
             .indom = of_host ? -1 : MMV_SERIAL,
             .meaning = offset_of(f, &about[1]),
-            .help = offset_of(f, &about[2])};
+            .help = offset_of(f, &about[1])};
     }
 }
 
@@ -8617,7 +8603,7 @@ static void fill_file(struct mmv_file *f, const struct row *rows, size_t n)
     const struct mmv_toc toc[] = {{MMV_INDOMS, 1, offset_of(f, &f->indom)},
         {MMV_INSTANCES, count, offset_of(f, vcpus.instances)},
         {MMV_METRICS, nmetrics(), offset_of(f, f->metrics)},
-        {MMV_TEXTS, 3 * NMETRICS + 1 + 2 * count, offset_of(f, f->about)},
+        {MMV_TEXTS, 2 * NMETRICS + 1 + 2 * count, offset_of(f, f->about)},
         {MMV_LABELS, count, offset_of(f, vcpus.labels)},
         {MMV_VALUES, NHOSTMETRICS + (nmetrics() - NHOSTMETRICS) * count,
             offset_of(f, vcpus.values)}};

@@ -77,9 +77,6 @@ described() {
 		meaning=$(sed -n 's/^mmv.*\[\(.*\)\]$/\1/p' <<<"$text")
 		[ -n "$meaning" ] && grep -qF "$meaning" <<<"$words"
 		ok $? "$name: what it is, in the manual's words: $meaning"
-		help=$(sed -n '/^Help:/,$p' <<<"$text" | sed 1d | xargs -d '\n')
-		[ -n "$help" ] && grep -qF "$help" <<<"$words"
-		ok $? "$name: more exactly, in the manual's words: $help"
 	done
 }
 described <<-END
