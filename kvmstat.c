@@ -4862,7 +4862,8 @@ static void read_guest(struct guest *g)
     g->read = NULL;
     g->nread = 0;
     g->at = (struct place){.pid = 0};
-    g->read_at = g->twin == 0 ? g->begun : known_guest(g->twin)->read_at;
+    if (g->twin != 0 || g->nfiles != 0) /* one that is ending has none any more */
+        g->read_at = g->twin == 0 ? g->begun : known_guest(g->twin)->read_at;
     g->stale = g->looked < g->unsettled_until;
     view.changed = true;
 }

@@ -15,6 +15,11 @@ did() {
 	expected oh 300 <"$tmp/$1.out" | sums /dev/stdin
 }
 
+# counted FILE PID: whether exits of it are reported
+counted() {
+	awk -F'\t' -v pid="$2" '$1 == pid { n += $3 } END { exit n == 0 }' "$1"
+}
+
 # The habits, by tests/monitor's letters, what they are, and how many vCPUs.  With two machines
 # of which only one has a directory in debugfs, nothing tells two vCPUs of it apart.
 habits="
@@ -103,6 +108,28 @@ done
 for p in "${pids[@]}"; do
 	end "$p" KILL
 done
+
+# vCPU 0 is never run; vCPU 1 is made later, runs for an instant and is gone: none of its
+# exits is vCPU 0's.
+start_kvmstat late -H 0.5
+late=$pid
+pids=() holds=()
+for i in 1 2 3 4 5 6 7 8; do
+	start_monitor "late$i" -v 2 -n 3 -s 0 hl
+	pids[i]=$pid holds[i]=$hold
+done
+next_reports late "${pids[8]}" # which have seen their first vCPUs alone
+for hold in "${holds[@]}"; do
+	echo >&"$hold"
+done
+for i in 1 2 3 4 5 6 7 8; do
+	wait "${pids[i]}"
+	until_true 10 counted "$tmp/late.out" "${pids[i]}"
+	is "$(awk -F'\t' -v pid="${pids[i]}" '$1 == pid && $2 == 0 { n += $3 + $4 + $7 + $10 } END { print n }' \
+		"$tmp/late.out")" 0 \
+		"a vCPU that ran for an instant, $i: none of its exits is in another one's row"
+done
+end "$late"
 
 # A recording of -p has those processes only: a guest that was not traced is none that did nothing.
 start_guest mine -n 0 -l oh -s 1000 -v 2 -N -name guest=mine

@@ -162,7 +162,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* Runs all vCPUs of m to their end; with h, one more each tenth of a second. */
+/* Runs all vCPUs of m, or with l but the first one; with h, one more each tenth of a second. */
 static void run_machine(struct machine *m)
 {
     for (int i = 0; i < vcpus_wanted; i++) {
@@ -170,6 +170,8 @@ static void run_machine(struct machine *m)
             usleep(100000);
             add_vcpu(m);
         }
+        if (i == 0 && has('l'))
+            continue;
         begin(&m->vcpus[i].thread, run, &m->vcpus[i]);
     }
 }
@@ -177,6 +179,10 @@ static void run_machine(struct machine *m)
 static void finish_machine(struct machine *m)
 {
     for (int i = 0; i < m->nvcpus; i++) {
+        if (has('l')) { /* the second one's end is the process's */
+            pthread_join(m->vcpus[1].thread, NULL);
+            _exit(0);
+        }
         if (has('p')) /* its first thread never ends */
             while (!m->vcpus[i].done)
                 usleep(1000);
@@ -279,6 +285,7 @@ static void usage(void)
           "  d  moves the machine's descriptor to another number\n"
           "  f  forks children now and then, which hold its descriptors\n"
           "  h  adds vCPUs while others run\n"
+          "  l  never runs its first vCPU, and ends at once when its second one is done\n"
           "  o  has a thread with a descriptor table of its own do all\n"
           "  p  has another thread run each vCPU from half of the loop on, while the\n"
           "     first one computes\n"
@@ -309,7 +316,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         habits = argv[optind++];
     if (optind < argc || vcpus_wanted < 1 || vcpus_wanted > MAX_VCPUS ||
-        habits[strspn(habits, "acdfhoprtuvwx2")] != '\0')
+        habits[strspn(habits, "acdfhloprtuvwx2")] != '\0')
         usage();
     if (has('2'))
         nmachines = 2;

@@ -268,6 +268,20 @@ static void test_find_vcpu(void)
     find_vcpus(true);
     ok(counts_of(TID, 0)[HALTX] == 0 && counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
         "until then, it may run a vCPU that was made later than the only one that is known");
+    make_host(SOFTWARE, 1);
+    struct guest *ending = guest_of((int)getpid(), 0); /* as if it had closed its descriptors */
+    e.tid = ending->pid;
+    set_present(add_vcpu(ending->pid, 0), true);
+    ending->read_at = 1;
+    count_one(&e);
+    view.left = FIRST_LOOK;
+    read_guest(ending);
+    settle_owners();
+    find_vcpus(true);
+    ok(ending->looked > 1 && !ending->vcpus[0]->present &&
+            counts_of(ending->pid, UNKNOWN_VCPU)[HALTX] == 1,
+        "a look that finds none any more does not tell that it had no other one");
+    e.tid = TID;
     for (int later = 0; later < 2; later++) {
         make_host(SOFTWARE, 1);
         set_present(add_vcpu(TID, 3), true);
