@@ -8924,14 +8924,16 @@ static _Noreturn void leave(int status)
 
 /*
  * Ends kvmstat by signal sig, so that a shell that waits for it sees that.  A recording gets all
- * events up to now.
+ * events up to now, and the vCPUs of their threads.
  */
 static _Noreturn void leave_by_signal(int sig)
 {
     sigset_t all;
 
-    if (output.fd >= 0)
+    if (output.fd >= 0) {
         drain_buffers(now(CLOCK_MONOTONIC));
+        find_vcpus(true);
+    }
     remove_metrics_file();
     end_tracing();
     finish_recording();
