@@ -51,8 +51,8 @@
  * A vCPU: in the observer, tell_table() sees its file descriptor; read_guest() asks for that, and
  * settle_owners() finds whose it is (of a recording: take_guest()).  Or an event tells of it, to
  * note_vcpu().  vcpu_of() makes it.  Its thread is told by such events (on arm64, to note_load()),
- * or found by find_vcpus(), which gives the vCPU UNKNOWN_VCPU, the row `?', what it finds no other
- * one for; so does end_thread().  has_row() says whether it has a row; the comment before
+ * or found by find_all_vcpus(), which gives the vCPU UNKNOWN_VCPU, the row `?', what it finds no
+ * other one for; so does end_thread().  has_row() says whether it has a row; the comment before
  * host_sums, how rows are chosen and sorted.  save_guest() writes its GUEST option, and
  * describe_instance() its metrics.
  *
@@ -215,7 +215,7 @@ struct guest {
     uint64_t gone;       /* when the process was found to have ended; 0: it was not */
     bool has_threads;    /* a struct thread still points here */
     bool forgotten;      /* forget_guests() is about to free it */
-    bool looked_for;     /* find_vcpus() looks for the vCPU of one of its threads */
+    bool looked_for;     /* a search is for the vCPU of one of its threads */
     bool stale;          /* its vCPUs may have changed since its descriptors were read */
     uint64_t read_at;    /* when all its descriptors began to be read last; 0: never yet */
     uint64_t unsettled_until; /* its descriptors are read again until then: a VM was just made */
@@ -254,15 +254,16 @@ enum knowledge {
 
 /* A thread that runs vCPUs, by the common_pid of its events. */
 struct thread {
-    int tid;              /* thread id; 0: about to be freed */
-    uint64_t gone;        /* when it was found to have ended; 0: it was not */
-    struct guest *guest;  /* its process; NULL: a new thread has the id, but had no event yet */
-    struct vcpu *vcpu;    /* the vCPU that it ran last; NULL while that is not known */
-    struct tally *tally;  /* where its events count: the vCPU's tally, or pending */
+    int tid;             /* thread id; 0: about to be freed */
+    uint64_t gone;       /* when it was found to have ended; 0: it was not */
+    struct guest *guest; /* its process; NULL: a new thread has the id, but had no event yet */
+    struct vcpu *vcpu;   /* the vCPU that it ran last; NULL while that is not known, and if MIXED */
+    struct tally *tally; /* where its events count: the vCPU's tally, or pending */
     struct tally pending; /* counts that were not given to a vCPU yet */
     enum knowledge known; /* how vcpu is known */
     long ran_last;        /* debugfs: the vCPU that it ran last; -1: none; UNKNOWN_VCPU: several */
     bool is_new;          /* no search for its vCPU has been made yet */
+    bool sought;          /* the search that was begun last is for its vCPU */
     bool active;          /* since the last report, it had an event or an exit was settled */
     bool ran;             /* it has run a vCPU, and not only made one */
     uint64_t since;       /* stamp of its first event, as it ran one */
@@ -423,8 +424,8 @@ struct source {
     struct thread *(*find_thread)(int tid, uint64_t time);
     /* Finds out about the process that had the id g->pid at that time; g is new. */
     void (*meet_guest)(struct guest *g, uint64_t time);
-    /* Returns the vCPU that the pending counts of t belong to; NULL if nothing tells. */
-    struct vcpu *(*find_vcpu)(struct thread *t);
+    /* Sets t->vcpu, if something tells which one t runs, or t->known to MIXED. */
+    void (*find_vcpu)(struct thread *t);
     /*
      * Called when the id child was given to a new thread of process pid, or to that process, at
      * that time: ends the thread or process that had the id before.
@@ -525,15 +526,15 @@ static volatile sig_atomic_t signalled;
 static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGXCPU, SIGALRM};
 enum { NENDINGS = sizeof(endings) / sizeof(endings[0]) };
 
-/* Blocks the signals in endings, or unblocks them.  Sets *old to the signal mask before. */
-static void block_signals(bool block, sigset_t *old)
+/* sigprocmask() with the signals in endings.  Sets *old to the signal mask before. */
+static void mask_signals(int how, sigset_t *old)
 {
     sigset_t set;
 
     sigemptyset(&set);
     for (size_t i = 0; i < NENDINGS; i++)
         sigaddset(&set, endings[i]);
-    sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, old);
+    sigprocmask(how, &set, old);
 }
 
 /*
@@ -547,7 +548,8 @@ static int write_patiently(int fd, const char *s, size_t size)
     size_t done = 0;
     int error = 0;
 
-    block_signals(false, &before); /* or kvmstat would wait for ever if the reader never reads on */
+    mask_signals(
+        SIG_UNBLOCK, &before); /* or kvmstat would wait for ever if the reader never reads on */
     do {
         ssize_t r = write(fd, s + done, size - done);
         if (r >= 0)
@@ -1825,7 +1827,7 @@ static void end_thread(struct thread *t)
     if (t->guest == NULL)
         return;
     settle_exit(t);
-    long id = t->vcpu != NULL ? t->vcpu->id : only_vcpu(t);
+    long id = t->vcpu != NULL ? t->vcpu->id : t->known == MIXED ? -1 : only_vcpu(t);
     if (t->known != TOLD)
         move_tally(&t->pending, &(id < 0 ? unknown_vcpu(t, true) : vcpu_of(t->guest, id))->tally);
     save_thread(t);
@@ -1980,7 +1982,7 @@ static void settle_exits(uint64_t end)
             ((t->guest->gone == 0 || t->guest->gone > end) && end < t->exit_time + DOUBT))
             continue;
         settle_exit(t);
-        t->active = true; /* so that find_vcpus() gives the count to a vCPU */
+        t->active = true; /* so that find_all_vcpus() gives the count to a vCPU */
     }
 }
 
@@ -3861,6 +3863,8 @@ static size_t ntold(void)
 /* Returns the time that a look may take of the observer's, in nanoseconds. */
 static uint64_t look_limit(void)
 {
+    if (reading.start == 0)
+        return FIRST_LOOK;
     return options.interval / 2 < MAX_LOOK ? options.interval / 2 : MAX_LOOK;
 }
 
@@ -5295,7 +5299,7 @@ static bool read_uevents(void)
  */
 static void begin_look(void)
 {
-    view.left = reading.start == 0 ? FIRST_LOOK : look_limit();
+    view.left = look_limit();
     view.cut = false;
     if (view.uevents >= 0)
         read_uevents();
@@ -5305,25 +5309,35 @@ static void begin_look(void)
         scan_vms();
 }
 
-/*
- * Goes on with the look: reads which vCPUs the guests have; if thorough and without -p, also
- * searches other processes for VMs.  After a look that took much time, none follows for some time,
- * except for those of reports.
- */
-static void continue_look(bool thorough)
+/* Goes on with the look: reads which vCPUs the guests have, where that may have changed. */
+static void read_vcpus(void)
 {
-    uint64_t limit = view.left;
-
     read_guests();
     check_vms();
-    if (thorough && !options.some) {
+}
+
+/*
+ * Ends the look.  After one that took much time, none follows for some time, except for those of
+ * reports.
+ */
+static void end_look(void)
+{
+    settle_owners();
+    uint64_t used = look_limit() - view.left;
+    bool quick = used < MAX_LOOK / 64 || reading.start == 0;
+    view.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
+}
+
+/* Takes a whole look at the host: without -p, also searches other processes for VMs. */
+static void look_at_all(void)
+{
+    begin_look();
+    read_vcpus();
+    if (!options.some) {
         search_processes();
         read_guests();
     }
-    settle_owners();
-    uint64_t used = limit - view.left;
-    bool quick = used < MAX_LOOK / 64 || reading.start == 0;
-    view.next_look = quick ? 0 : now(CLOCK_MONOTONIC) + LOOK_SHARE * used;
+    end_look();
 }
 
 /* Notes which vCPUs are there at the end of an interval. */
@@ -5408,83 +5422,108 @@ static void match_all_threads(bool sure)
  * what was found before; else what the thread's name says; else the guest's only vCPU.  A call or a
  * name is believed if the guest has that vCPU: what a thread does, and its name, are its owner's.
  */
-static struct vcpu *find_host_vcpu(struct thread *t)
+static void find_host_vcpu(struct thread *t)
 {
-    struct vcpu *before = t->vcpu;
-    long id = t->ran_last;
-
     struct question q = {.kind = ASK_CALL, .id = t->tid};
+    long id = t->ran_last;
 
     if (id < 0 && ask(&q) == 0 && has_vcpu(t->guest, observer.answer.pid))
         id = observer.answer.pid;
-    if (id == UNKNOWN_VCPU || (id >= 0 && before != NULL && before->id != id)) {
+    if (id == UNKNOWN_VCPU || (id >= 0 && t->vcpu != NULL && t->vcpu->id != id)) {
         /* The thread ran two vCPUs: no event tells when it went from one to the other. */
-        t->vcpu = id == UNKNOWN_VCPU ? NULL : vcpu_of(t->guest, id);
+        if (t->vcpu != NULL && t->vcpu->tid == t->tid)
+            note_thread(t->vcpu, 0);
+        t->vcpu = NULL;
         t->known = MIXED;
-        return NULL;
     }
-    if (id < 0 && before != NULL)
-        return before;
+    if (t->known == MIXED || t->vcpu != NULL)
+        return;
     if (id < 0 && (id = vcpu_by_name(t->guest, t->tid)) >= 0 && !has_vcpu(t->guest, id))
         id = -1;
     if (id < 0 && !view.cut) /* or the guest may have others that were not seen yet */
         id = only_vcpu(t);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
-    return t->vcpu;
 }
 
-/*
- * Returns whether t's vCPU is to be looked for: t runs one, which its events do not tell, and had
- * events in this interval or, if !settling, is new.
- */
-static bool is_looked_for(const struct thread *t, bool settling)
+static bool is_new(const struct thread *t)
 {
-    return t != NULL && t->ran && t->known != TOLD && (settling ? t->active : t->is_new);
+    return t->is_new;
+}
+
+static bool is_active(const struct thread *t)
+{
+    return t->active;
 }
 
 /*
- * Looks for the vCPUs of threads whose events do not tell them: during an interval, of new threads,
- * before these may be gone; at its end (settling), of all threads that had events, whose counts it
- * gives to the vCPU found, or to the row `?'.
+ * Begins a search for the vCPUs of the threads that are wanted() and run one that their events do
+ * not tell.  Returns whether there are any.
  */
-static void find_vcpus(bool settling)
+static bool begin_search(bool (*wanted)(const struct thread *))
 {
     bool any = false;
 
-    if (!settling && now(CLOCK_MONOTONIC) < view.next_look)
-        return;
-    for (size_t i = 0; i < world.space; i++) {
-        struct thread *t = world.threads[i];
-        if (is_looked_for(t, settling)) {
-            t->guest->looked_for = any = true;
-            t->ran_last = -1;
-        }
-    }
-    if (any && !settling)
-        begin_look(); /* the VM of a new thread may be new, too */
-    if (any)
-        match_all_threads(true);
-    /* This comes after debugfs was read: it takes longer, and the VM may soon be gone. */
-    if (any && !settling)
-        continue_look(false);
-    if (any)
-        match_all_threads(false);
     for (size_t i = 0; i < world.space; i++) {
         struct thread *t = world.threads[i];
         if (t == NULL)
             continue;
-        if (is_looked_for(t, settling)) {
-            struct vcpu *v = source->find_vcpu(t);
-            if (v != NULL)
-                note_thread(v, t->tid);
-            if (settling)
-                move_tally(&t->pending, &(v != NULL ? v : unknown_vcpu(t, t->gone != 0))->tally);
-            t->guest->looked_for = false;
+        t->sought = t->ran && t->known != TOLD && wanted(t);
+        if (t->sought) {
+            t->guest->looked_for = any = true;
+            t->ran_last = -1;
         }
         t->is_new = false;
     }
     world.any_new = false;
+    return any;
+}
+
+/* Ends the search: asks, of each thread, what else may tell its vCPU. */
+static void end_search(void)
+{
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL || !t->sought)
+            continue;
+        source->find_vcpu(t);
+        if (t->vcpu != NULL)
+            note_thread(t->vcpu, t->tid);
+        t->guest->looked_for = false;
+    }
+}
+
+/* Looks for the vCPUs of new threads, before these may be gone. */
+static void find_new_vcpus(void)
+{
+    if (now(CLOCK_MONOTONIC) < view.next_look || !begin_search(is_new))
+        return;
+    begin_look(); /* the VM of a new thread may be new, too */
+    match_all_threads(true);
+    read_vcpus(); /* not before that: it takes longer, and the VM may soon be gone */
+    end_look();
+    match_all_threads(false);
+    end_search();
+}
+
+/*
+ * Looks, as an interval ends, for the vCPUs of the threads that had events in it, and gives their
+ * counts to these, or to the row `?'.
+ */
+static void find_all_vcpus(void)
+{
+    if (!begin_search(is_active))
+        return;
+    match_all_threads(true);
+    match_all_threads(false);
+    end_search();
+    for (size_t i = 0; i < world.space; i++) {
+        struct thread *t = world.threads[i];
+        if (t == NULL || !t->sought)
+            continue;
+        struct vcpu *v = t->vcpu != NULL ? t->vcpu : unknown_vcpu(t, t->gone != 0);
+        move_tally(&t->pending, &v->tally);
+    }
 }
 
 /*
@@ -6300,17 +6339,16 @@ static struct thread *recall_thread(int tid, uint64_t time)
 }
 
 /* Implements source.find_vcpu: by GUEST option, by the thread's name, or the only vCPU. */
-static struct vcpu *recall_vcpu(struct thread *t)
+static void recall_vcpu(struct thread *t)
 {
     long id = -1;
 
     if (t->known == MIXED || t->vcpu != NULL)
-        return t->known == MIXED ? NULL : t->vcpu;
+        return;
     if ((id = vcpu_by_name(t->guest, t->tid)) < 0)
         id = only_vcpu(t);
     if (id >= 0)
         t->vcpu = vcpu_of(t->guest, id);
-    return t->vcpu;
 }
 
 /*
@@ -7759,12 +7797,11 @@ static size_t unify_entries(struct text *t)
 static void put_thread(struct text *entries, const struct thread *t)
 {
     static bool said; /* it was said that a guest has too many threads */
-    bool known = t->vcpu != NULL && t->known != MIXED;
 
     if (output.name == NULL || !t->guest->asked || !t->ran)
         return;
     if (entries->size / ENTRY_SIZE < MAX_ENTRIES || unify_entries(entries) < MAX_ENTRIES) {
-        put_entry(entries, known ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
+        put_entry(entries, t->vcpu != NULL ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
         return;
     }
     if (!said)
@@ -8784,7 +8821,7 @@ static bool lock_instances(void)
     sigset_t before;
     int r;
 
-    block_signals(false, &before); /* the kvmstat that has the lock may be stopped */
+    mask_signals(SIG_UNBLOCK, &before); /* the kvmstat that has the lock may be stopped */
     do
         r = flock(trace.instances, LOCK_EX);
     while (r != 0 && errno == EINTR && signalled == 0);
@@ -8856,8 +8893,7 @@ static void start_tracing(void)
     open_uevents();
     open_streams();
     view.search_again = true;
-    begin_look();
-    continue_look(true);
+    look_at_all();
     watch_instance();
     if (write(trace.hold, "1", 1) != 1)
         fail_errno("tracing_on");
@@ -8932,7 +8968,7 @@ static _Noreturn void leave_by_signal(int sig)
 
     if (output.fd >= 0) {
         drain_buffers(now(CLOCK_MONOTONIC));
-        find_vcpus(true);
+        find_all_vcpus();
     }
     remove_metrics_file();
     end_tracing();
@@ -8970,7 +9006,7 @@ static void catch_signals(sigset_t *unblocked)
 {
     struct sigaction old, action = {.sa_handler = on_signal};
 
-    block_signals(true, unblocked);
+    mask_signals(SIG_BLOCK, unblocked);
     for (size_t i = 0; i < NENDINGS; i++) {
         int sig = endings[i];
         sigdelset(unblocked, sig);
@@ -9485,7 +9521,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     char stamp[128];
 
     settle_exits(last ? UINT64_MAX : end);
-    find_vcpus(true);
+    find_all_vcpus();
     if (options.shares)
         set_all_shares();
     else if (output.fd >= 0)
@@ -9519,8 +9555,7 @@ static void report_interval(uint64_t start, uint64_t end, bool last)
     last |= report_changes(start);
     bool unloaded = is_unloaded();
     find_ended(reading.gap > start);
-    begin_look();
-    continue_look(true);
+    look_at_all();
     if (options.some)
         find_ended(false); /* -p ends in the report in which the last VM has gone */
     note_present(end);
@@ -9604,7 +9639,7 @@ static void report_host(void)
             if (trace.changed)
                 mend_instance();
             if (world.any_new)
-                find_vcpus(false);
+                find_new_vcpus();
             if (!over && now(CLOCK_MONOTONIC) >= output.sync_at)
                 save_checkpoint();
         }

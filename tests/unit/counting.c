@@ -41,7 +41,7 @@ static void report_to(uint64_t sums[NCOUNTERS], uint64_t end)
     g->gone = 0;
     read_until(UINT64_MAX);
     settle_exits(end);
-    find_vcpus(true);
+    find_all_vcpus();
     set_line(&line, "", &(struct row){.guest = g, .vcpu = vcpu_of(g, 0)}, NULL, NULL);
     for (int i = 0; i < NCOUNTERS; i++)
         sums[i] += (uint64_t)strtoull(line.cells[FIRST_COUNT + i], NULL, 10);

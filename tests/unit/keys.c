@@ -104,7 +104,7 @@ static void test_user_exit_times(void)
     put(0, 170, &unload);
     put(0, 180, &load);
     read_until(UINT64_MAX);
-    find_vcpus(true);
+    find_all_vcpus();
     is_key(KVM_EXIT_HLT, (uint64_t[]){1, 1, 50, 50, 50},
         "user space has the guest until its FPU is loaded");
 }

@@ -146,7 +146,7 @@ static void test_riscv64_mmio(void)
         put(0, i + 1, sent[i]);
     read_until(UINT64_MAX);
     settle_exits(UINT64_MAX);
-    find_vcpus(true);
+    find_all_vcpus();
     is_counts(counts_of(TID, 0), wanted,
         "RISC-V: a fault is MMIO if it goes to user space as such, once, and without an error");
 }

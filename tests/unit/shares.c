@@ -205,7 +205,7 @@ static void test_only_vcpu_share(void)
     v->recent = true;
     struct thread *t = thread_of(getpid(), guest_of(getpid(), 0));
     t->active = t->ran = true;
-    find_vcpus(true);
+    find_all_vcpus();
     ok(v->tid == getpid(), "a thread that has events runs the only vCPU");
 }
 

@@ -244,19 +244,19 @@ static void test_find_vcpu(void)
     add_vcpu(TID, 4);
     vcpu_of(guest_of(TID, 0), 5); /* of a virtual machine that is gone */
     count_one(&e);
-    find_vcpus(true);
+    find_all_vcpus();
     ok(counts_of(TID, 4)[HALTX] == 1, "a guest's only vCPU is the one that its threads run");
     make_host(SOFTWARE, 1);
     add_vcpu(TID, 0);
     add_vcpu(TID, 1);
     count_one(&e);
-    find_vcpus(true);
+    find_all_vcpus();
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1, "what nothing tells counts for the vCPU `?'");
     make_host(SOFTWARE, 1);
     add_vcpu(TID, 0);
     view.cut = true;
     count_one(&e);
-    find_vcpus(true);
+    find_all_vcpus();
     view.cut = false;
     ok(counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
         "after a look that was cut, the only vCPU that is known may not be the only one");
@@ -265,7 +265,7 @@ static void test_find_vcpu(void)
     guest_of(TID, 0)->read_at = 1; /* as the event came, or before */
     count_one(&e);
     ok(guest_of(TID, 0)->stale, "a new thread has the guest's descriptors read again");
-    find_vcpus(true);
+    find_all_vcpus();
     ok(counts_of(TID, 0)[HALTX] == 0 && counts_of(TID, UNKNOWN_VCPU)[HALTX] == 1,
         "until then, it may run a vCPU that was made later than the only one that is known");
     make_host(SOFTWARE, 1);
@@ -277,7 +277,7 @@ static void test_find_vcpu(void)
     view.left = FIRST_LOOK;
     read_guest(ending);
     settle_owners();
-    find_vcpus(true);
+    find_all_vcpus();
     ok(ending->looked > 1 && !ending->vcpus[0]->present &&
             counts_of(ending->pid, UNKNOWN_VCPU)[HALTX] == 1,
         "a look that finds none any more does not tell that it had no other one");
@@ -289,7 +289,7 @@ static void test_find_vcpu(void)
         if (later != 0)
             clear_counts(); /* as a report does */
         count_one(&e);
-        find_vcpus(true);
+        find_all_vcpus();
         ok(counts_of(TID, later != 0 ? UNKNOWN_VCPU : 3)[HALTX] == 1,
             later != 0 ? "but none that it lost before the last report"
                        : "a guest that has just lost its only vCPU ran that one");
@@ -392,7 +392,10 @@ static void test_moved(void)
     output.name = "a recording";
     save_thread(t);
     t->ran_last = 1; /* as debugfs tells */
-    ok(find_host_vcpu(t) == NULL && t->vcpu->id == 1, "a thread runs another vCPU than before");
+    find_host_vcpu(t);
+    ok(t->vcpu == NULL && t->known == MIXED, "a thread runs another vCPU than before");
+    find_host_vcpu(t);
+    ok(t->vcpu == NULL, "who did so once may do so at any time");
     save_thread(t);
     output.name = NULL;
     const uint8_t *entries = (const uint8_t *)t->guest->ended_threads.s;
@@ -446,7 +449,7 @@ static void forget_last_thread(void)
     add_thread(TID, TID, UNKNOWN_VCPU);
     put(0, 1, &before);
     read_until(UINT64_MAX);
-    find_vcpus(true);
+    find_all_vcpus();
     world.guests[0]->gone = 1;
     end_interval();
     if (world.nguests != 1 || world.nthreads != 1)

@@ -604,7 +604,7 @@ static void count_all(void)
     else
         drain_buffers(UINT64_MAX);
     settle_exits(UINT64_MAX);
-    find_vcpus(true);
+    find_all_vcpus();
 }
 
 /* How many events all CPUs have lost. */
