@@ -423,7 +423,7 @@ struct source {
     /* Returns the thread that had the id tid then, new if need be; NULL: process not known. */
     struct thread *(*find_thread)(int tid, uint64_t time);
     /* Finds out about the process that had the id g->pid at that time; g is new. */
-    void (*meet_guest)(struct guest *g, uint64_t time);
+    void (*learn_guest)(struct guest *g, uint64_t time);
     /* Sets t->vcpu, if something tells which one t runs, or t->known to MIXED. */
     void (*find_vcpu)(struct thread *t);
     /*
@@ -435,7 +435,7 @@ struct source {
      * Returns the nanoseconds from 1970 to the trace clock's zero, in whole microseconds, as the
      * report of an interval that ended at that time has them; 0 if nothing tells.
      */
-    uint64_t (*to_epoch)(uint64_t time);
+    uint64_t (*epoch_offset)(uint64_t time);
 };
 
 /* The source that is reported. */
@@ -690,7 +690,7 @@ static uint64_t now(clockid_t clock)
 }
 
 /* Returns part's share in whole, in hundredths of a per cent; 0 if whole is 0. */
-static uint64_t share(uint64_t part, uint64_t whole)
+static uint64_t hundredths_of(uint64_t part, uint64_t whole)
 {
     if (whole > UINT64_MAX / 10000)
         return part / (whole / 10000);
@@ -1568,7 +1568,7 @@ static struct guest *add_guest(int pid, uint64_t time)
 
     g->pid = pid;
     g->stale = true;
-    source->meet_guest(g, time);
+    source->learn_guest(g, time);
     size_t i = guest_place(pid);
     world.guests = insert(world.guests, world.nguests, sizeof(struct guest *), i);
     world.nguests++;
@@ -2521,7 +2521,7 @@ static bool next_subbuf(struct stream *s)
  * Goes on with the next sub-buffers of s after subbuf_next() gave found, which is 0 or -1: takes
  * their first event to s->next.  Returns false if there is none now.
  */
-static bool fill_anew(struct stream *s, int found)
+static bool fill_from_next_subbuf(struct stream *s, int found)
 {
     while (found == 0 && next_subbuf(s))
         found = subbuf_next(&s->subbuf, &s->next);
@@ -2545,7 +2545,7 @@ static inline bool fill(struct stream *s)
 {
     int found = subbuf_next(&s->subbuf, &s->next);
 
-    return s->has_next = found > 0 || fill_anew(s, found);
+    return s->has_next = found > 0 || fill_from_next_subbuf(s, found);
 }
 
 /*
@@ -2871,8 +2871,8 @@ static void find_clock_offset(void)
     }
 }
 
-/* source.to_epoch: returns how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC now. */
-static uint64_t host_to_epoch(uint64_t time)
+/* source.epoch_offset: returns how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC now. */
+static uint64_t host_epoch_offset(uint64_t time)
 {
     static uint64_t offset, last;
 
@@ -3883,23 +3883,23 @@ static bool has_time(void)
  * it removes the instances of dead kvmstats.
  */
 
-#define LINGER 500 /* tries, 10 ms apart, to remove a busy instance */
+#define REMOVE_TRIES 500 /* tries, 10 ms apart, to remove a busy instance */
 
 /*
  * Removes the instance, and returns whether it is gone.  It is busy while a file of it is open: a
  * process that was killed may still be closing its files, or somebody may be looking at one.  Then
- * this function tries again, LINGER times, every 10 ms.  After a tenth of the tries it disables the
- * events, so that an instance that stays costs no CPU time.
+ * this function tries again, REMOVE_TRIES times, every 10 ms.  After a tenth of the tries it
+ * disables the events, so that an instance that stays costs no CPU time.
  */
 static bool remove_instance(void)
 {
-    for (int i = 0; i < LINGER; i++) {
+    for (int i = 0; i < REMOVE_TRIES; i++) {
         if (unlinkat(trace.instances, trace.name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
             errno == ENODEV) /* another kvmstat, which is starting, is just removing it */
             return true;
         if (errno != EBUSY)
             return false;
-        if (i == LINGER / 10)
+        if (i == REMOVE_TRIES / 10)
             write_file(trace.instances, path_of("%s/events/enable", trace.name), "0");
         nanosleep(&(struct timespec){.tv_nsec = NSEC / 100}, NULL);
     }
@@ -4689,8 +4689,8 @@ static void end_host_former(int child, int pid, uint64_t time)
 
 /* What was said of names. */
 static struct {
-    bool said;    /* kvmstat has said that a name is missing, and one still is */
-    bool changed; /* -m: a guest got another name since the metrics were made */
+    bool complained; /* kvmstat has said that a name is missing, and one still is */
+    bool changed;    /* -m: a guest got another name since the metrics were made */
 } naming;
 
 /*
@@ -4708,11 +4708,11 @@ static void name_guest(struct guest *g)
     g->ask_at = error == 0 ? 0 : error == ETIMEDOUT ? now(CLOCK_MONOTONIC) + AGAIN : 1;
     if (error == 0)
         strcpy(name, observer.answer.text);
-    else if (!naming.said)
+    else if (!naming.complained)
         complain(
             "/proc/%d/cmdline: %s (the process's name stands for the guest's until it is read)",
             g->pid, late ? "no answer in time" : strerror(error));
-    naming.said |= error != 0;
+    naming.complained |= error != 0;
     if (error != 0 && g->name != NULL)
         return;
     if (*name == '\0' && !source->find_comm(g->pid, name, sizeof(name)))
@@ -4744,7 +4744,7 @@ static void name_guests(void)
         }
         missing |= g->ask_at != 0;
     }
-    naming.said &= missing;
+    naming.complained &= missing;
 }
 
 /*
@@ -4752,11 +4752,11 @@ static void name_guests(void)
  */
 
 /*
- * source.meet_guest: finds out what procfs has of g.  Notes that g is gone if its process has
+ * source.learn_guest: finds out what procfs has of g.  Notes that g is gone if its process has
  * ended, or if the one that has its pid now started after the given time; and, with -m, whether its
  * pid was another guest's before.  With -p, find_asked() and choose_guests() set g->asked.
  */
-static void meet_host_guest(struct guest *g, uint64_t time)
+static void learn_host_guest(struct guest *g, uint64_t time)
 {
     bool named = options.names || options.metrics || options.write != NULL || options.nguests != 0;
     int error = ask_task(g->pid);
@@ -5621,7 +5621,7 @@ static void take_times(struct vcpu *v, const uint64_t *read, uint64_t used)
         same &= times[i] >= v->times[i];
     for (int i = 0; i < NSHARES; i++) {
         uint64_t spent = same ? times[i] - v->times[i] : 0;
-        v->shares[i] = share(spent < elapsed ? spent : elapsed, elapsed);
+        v->shares[i] = hundredths_of(spent < elapsed ? spent : elapsed, elapsed);
         v->spent[i] += spent;
         v->times[i] = times[i];
     }
@@ -5788,10 +5788,10 @@ static const struct source this_host = {
     .find_comm = find_host_comm,
     .find_pid = host_pid_of,
     .find_thread = find_host_thread,
-    .meet_guest = meet_host_guest,
+    .learn_guest = learn_host_guest,
     .find_vcpu = find_host_vcpu,
     .end_former = end_host_former,
-    .to_epoch = host_to_epoch,
+    .epoch_offset = host_epoch_offset,
 };
 
 /*
@@ -5804,7 +5804,7 @@ static void format_date(uint64_t time, bool date, int ndecimals, char *buf, size
     char decimals[16] = "", zone[8];
     struct tm tm;
 
-    uint64_t epoch = source->to_epoch(time), stamp = time + epoch;
+    uint64_t epoch = source->epoch_offset(time), stamp = time + epoch;
     time_t seconds = (time_t)(stamp / NSEC);
     if (ndecimals != 0)
         snprintf(decimals, sizeof(decimals), ".%09u", (unsigned)(stamp % NSEC));
@@ -5870,14 +5870,14 @@ static const char journal_version[] = "kvmstat";
 static const char checkpoint_magic[] = "kvmstat\n"; /* a sub-buffer has its time stamp there */
 
 enum number {
-    NEXT,     /* offset of the next checkpoint; 0: there is none yet */
-    SUM,      /* checksum() of what follows, but for the zeros */
-    SIZE,     /* bytes of the body */
-    FROM,     /* start of the first interval ... */
-    UNTIL,    /* ... and the time up to which the recording is complete */
-    TO_EPOCH, /* nanoseconds from 1970 to the trace clock's zero */
-    SYNCED,   /* all before this offset was on the disk when this was written */
-    GUESTS,   /* offset of the part with the GUEST options */
+    NEXT,         /* offset of the next checkpoint; 0: there is none yet */
+    SUM,          /* checksum() of what follows, but for the zeros */
+    SIZE,         /* bytes of the body */
+    FROM,         /* start of the first interval ... */
+    UNTIL,        /* ... and the time up to which the recording is complete */
+    EPOCH_OFFSET, /* nanoseconds from 1970 to the trace clock's zero */
+    SYNCED,       /* all before this offset was on the disk when this was written */
+    GUESTS,       /* offset of the part with the GUEST options */
     NNUMBERS,
     SUMMED_FROM = 8 + 8 * SIZE,        /* offset of what the checksum is of */
     CHECKPOINT_SIZE = 8 + 8 * NNUMBERS /* offset of the body */
@@ -5921,8 +5921,8 @@ struct owner {
 
 /* Where 1970 was for a part of a recording. */
 struct epoch {
-    uint64_t until;    /* the end of that part, in the trace clock's time */
-    uint64_t to_epoch; /* nanoseconds from 1970 to the trace clock's zero; 0: not told */
+    uint64_t until;        /* the end of that part, in the trace clock's time */
+    uint64_t epoch_offset; /* nanoseconds from 1970 to the trace clock's zero; 0: not told */
 };
 
 /* The recording that is reported (-r).  Times are those of its trace clock. */
@@ -6183,8 +6183,8 @@ static bool recall_comm(int tid, char *name, size_t size)
     return known != NULL;
 }
 
-/* Implements source.meet_guest.  g has its process's name until a GUEST option gives another. */
-static void meet_recorded_guest(struct guest *g, uint64_t time)
+/* Implements source.learn_guest.  g has its process's name until a GUEST option gives another. */
+static void learn_recorded_guest(struct guest *g, uint64_t time)
 {
     char name[64];
 
@@ -6399,19 +6399,20 @@ static void take_version(const char *text)
 }
 
 /*
- * Notes that up to a time, and from the one noted before on, 1970 is to_epoch nanoseconds before
- * the trace clock's zero.  If there are too many such times, nothing tells of those that follow.
+ * Notes that up to a time, and from the one noted before on, 1970 is epoch_offset nanoseconds
+ * before the trace clock's zero.  If there are too many such times, nothing tells of those that
+ * follow.
  */
-static void note_epoch(uint64_t until, uint64_t to_epoch)
+static void note_epoch(uint64_t until, uint64_t epoch_offset)
 {
     struct epoch *last = &input.epochs[input.nepochs == 0 ? 0 : input.nepochs - 1];
 
-    if (input.nepochs == MAX_EPOCHS && last->to_epoch != to_epoch)
+    if (input.nepochs == MAX_EPOCHS && last->epoch_offset != epoch_offset)
         *last = (struct epoch){.until = UINT64_MAX};
-    else if (input.nepochs != 0 && last->to_epoch == to_epoch)
+    else if (input.nepochs != 0 && last->epoch_offset == epoch_offset)
         last->until = until;
     else
-        input.epochs[input.nepochs++] = (struct epoch){until, to_epoch};
+        input.epochs[input.nepochs++] = (struct epoch){until, epoch_offset};
 }
 
 /* Sets input.epochs by text, that of an OPTION_DATE. */
@@ -6421,8 +6422,8 @@ static void take_date(const char *text)
 
     input.nepochs = 0;
     do {
-        uint64_t to_epoch = strtoull(s, &s, 0) * 1000;
-        note_epoch(*s == ' ' ? strtoull(s + 1, &s, 10) : UINT64_MAX, to_epoch);
+        uint64_t epoch_offset = strtoull(s, &s, 0) * 1000;
+        note_epoch(*s == ' ' ? strtoull(s + 1, &s, 10) : UINT64_MAX, epoch_offset);
     } while (*s == ' ');
 }
 
@@ -6656,7 +6657,7 @@ static void take_journal(void)
     while (p.at != last && next_checkpoint(&p)) {
         input.from = p.is[FROM];
         input.until = p.is[UNTIL];
-        note_epoch(p.is[UNTIL], p.is[TO_EPOCH]);
+        note_epoch(p.is[UNTIL], p.is[EPOCH_OFFSET]);
         input.at = p.at + CHECKPOINT_SIZE;
         take_commands();
         input.at = p.options + 8;
@@ -6732,14 +6733,14 @@ static void add_recorded_loss(struct stream *s)
     s->lost_more |= s->subbuf.lost == 0;
 }
 
-/* Implements source.to_epoch. */
-static uint64_t recorded_to_epoch(uint64_t time)
+/* Implements source.epoch_offset. */
+static uint64_t recorded_epoch_offset(uint64_t time)
 {
     size_t i = 0;
 
     while (i + 1 < input.nepochs && time > input.epochs[i].until)
         i++;
-    return input.epochs[i].to_epoch;
+    return input.epochs[i].epoch_offset;
 }
 
 /* Returns the time stamp of the recording's next event; UINT64_MAX if there is none. */
@@ -6854,10 +6855,10 @@ static const struct source recorded_host = {
     .find_comm = recall_comm,
     .find_pid = recalled_pid_of,
     .find_thread = recall_thread,
-    .meet_guest = meet_recorded_guest,
+    .learn_guest = learn_recorded_guest,
     .find_vcpu = recall_vcpu,
     .end_former = end_recorded_former,
-    .to_epoch = recorded_to_epoch,
+    .epoch_offset = recorded_epoch_offset,
 };
 
 /*
@@ -7195,8 +7196,8 @@ static void set_key(struct line *line, const struct key *k, const struct key *al
         k = &none;
     bool timed = k->timed != 0;
     set_cell(line, COLUMN_COUNT, k->count);
-    set_decimals(line, COLUMN_COUNT_SHARE, share(k->count, all->count), 2, true);
-    set_decimals(line, COLUMN_TIME_SHARE, share(k->total, all->total), 2, timed);
+    set_decimals(line, COLUMN_COUNT_SHARE, hundredths_of(k->count, all->count), 2, true);
+    set_decimals(line, COLUMN_TIME_SHARE, hundredths_of(k->total, all->total), 2, timed);
     set_decimals(line, COLUMN_MIN, k->min / 10, 2, timed);
     set_decimals(line, COLUMN_MAX, k->max / 10, 2, timed);
     set_decimals(line, COLUMN_AVERAGE, timed ? k->total / k->timed / 10 : 0, 2, timed);
@@ -7796,7 +7797,7 @@ static size_t unify_entries(struct text *t)
 /* Puts which vCPU t ran, if any, or that nothing tells, in entries, which are of its guest. */
 static void put_thread(struct text *entries, const struct thread *t)
 {
-    static bool said; /* it was said that a guest has too many threads */
+    static bool complained; /* it was said that a guest has too many threads */
 
     if (output.name == NULL || !t->guest->asked || !t->ran)
         return;
@@ -7804,11 +7805,11 @@ static void put_thread(struct text *entries, const struct thread *t)
         put_entry(entries, t->vcpu != NULL ? t->vcpu->id : UNKNOWN_VCPU, t->tid);
         return;
     }
-    if (!said)
+    if (!complained)
         complain("%s: process %d: too many threads: the recording does not tell which vCPUs "
                  "they ran (record for a shorter time, or with -p)",
             output.name, t->guest->pid);
-    said = reading.lossy = true;
+    complained = reading.lossy = true;
 }
 
 /* Saves t, which has ended. */
@@ -7950,7 +7951,7 @@ static void save_checkpoint(void)
     const uint64_t numbers[NNUMBERS] = {[SIZE] = body.size,
         [FROM] = reading.start,
         [UNTIL] = reading.drained,
-        [TO_EPOCH] = source->to_epoch(reading.drained),
+        [EPOCH_OFFSET] = source->epoch_offset(reading.drained),
         [SYNCED] = output.synced,
         [GUESTS] = output.guests_at};
     put_bytes(&t, checkpoint_magic, 8);
@@ -8016,7 +8017,7 @@ static void put_date(struct text *t)
     for (size_t i = 0; i < input.nepochs; i++) {
         const struct epoch *e = &input.epochs[i];
         snprintf(text, sizeof(text), "%s0x%" PRIx64 " %" PRIu64, i == 0 ? "" : " ",
-            e->to_epoch / 1000, e->until);
+            e->epoch_offset / 1000, e->until);
         put_text(&date, text);
     }
     put_bytes(&date, "", 1);
@@ -8044,7 +8045,7 @@ static void put_whole_header(
     t->size += (size_t)p.end - start;
     input.nepochs = 0;
     while (p.at != last && next_checkpoint(&p)) {
-        note_epoch(p.is[UNTIL], p.is[TO_EPOCH]);
+        note_epoch(p.is[UNTIL], p.is[EPOCH_OFFSET]);
         append_part(&commands, p.at + CHECKPOINT_SIZE);
         append_part(&opts, p.options);
         opts.size -= 2; /* OPTION_END */
@@ -9284,7 +9285,7 @@ static void find_names(void)
 
     if (options.nguests == 0 || missing_capability() != NULL)
         return;
-    naming.said = true; /* not each name that comes late is worth a message */
+    naming.complained = true; /* not each name that comes late is worth a message */
     view.search_again = true;
     do {
         view.left = FIRST_LOOK;
@@ -9294,7 +9295,7 @@ static void find_names(void)
     } while (view.cut && unknown != NULL && !is_end_asked());
     for (size_t i = 0; i < world.nguests; i++)
         missing = world.guests[i]->ask_at != 0 ? world.guests[i] : missing;
-    naming.said = missing != NULL;
+    naming.complained = missing != NULL;
     reading.lossy = missing != NULL || view.cut;
     if (missing != NULL)
         complain("/proc/%d/cmdline: no answer (-p leaves this guest out, and perhaps others: their "
@@ -9516,7 +9517,7 @@ static void report(uint64_t start, uint64_t end, bool last)
     static struct text t;
     static struct row *rows;
     static unsigned under_header; /* reports since the last header */
-    static bool said;             /* the last report had no row */
+    static bool was_empty;        /* the last report had no row */
     struct winsize window;
     char stamp[128];
 
@@ -9537,9 +9538,9 @@ static void report(uint64_t start, uint64_t end, bool last)
     explain_rows(rows, nchosen);
     size_t nlines = put_rows(&t, rows, nchosen, stamp, under_header == 0);
     under_header = (under_header == 0 || nlines > 1 ? 1 : under_header + 1) % HEADER_EVERY;
-    if (nrows == 0 && !said)
+    if (nrows == 0 && !was_empty)
         say_nothing();
-    said = nrows == 0;
+    was_empty = nrows == 0;
     if (is_recorded())
         refuse_many_lines(nlines);
     if (!options.no_header && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col != 0)

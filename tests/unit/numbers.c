@@ -93,7 +93,7 @@ static void test_epochs(void)
     struct text t = {.s = NULL};
 
     clear();
-    ok(recorded_to_epoch(1) == 0, "a recording that does not tell its date");
+    ok(recorded_epoch_offset(1) == 0, "a recording that does not tell its date");
     note_epoch(10, 5000);
     note_epoch(20, 5000);
     note_epoch(30, 0x7000);
@@ -104,16 +104,16 @@ static void test_epochs(void)
     input.nepochs = 0;
     note_epoch(10, 3000);
     take_date(t.s + 6);
-    ok(recorded_to_epoch(20) == 5000 && recorded_to_epoch(21) == 28000 &&
-            recorded_to_epoch(30) == 28000 && recorded_to_epoch(31) == 5000,
+    ok(recorded_epoch_offset(20) == 5000 && recorded_epoch_offset(21) == 28000 &&
+            recorded_epoch_offset(30) == 28000 && recorded_epoch_offset(31) == 5000,
         "is read again");
     take_date("0x9");
-    ok(recorded_to_epoch(0) == 9000 && recorded_to_epoch(UINT64_MAX) == 9000,
+    ok(recorded_epoch_offset(0) == 9000 && recorded_epoch_offset(UINT64_MAX) == 9000,
         "a date of trace-cmd");
     input.nepochs = 0;
     for (uint64_t i = 0; i < MAX_EPOCHS + 3; i++)
         note_epoch(i, i * 1000 + 1);
-    ok(recorded_to_epoch(MAX_EPOCHS - 3) != 0 && recorded_to_epoch(MAX_EPOCHS + 1) == 0,
+    ok(recorded_epoch_offset(MAX_EPOCHS - 3) != 0 && recorded_epoch_offset(MAX_EPOCHS + 1) == 0,
         "too many: no wrong date");
     free(t.s);
 }
