@@ -51,11 +51,11 @@ start_guest busy -v 2 -n 0 -l oh -s 500
 busy=$pid
 declare -A pids
 for name in $(names); do
-	start_kvmstat "$name" -b 512 -H -T u 0.25 40
+	start_kvmstat "$name" -b 512 -H -T u 0.25
 	pids[$name]=$pid
 done
 # One that nobody touches, to see that nothing is said of it.
-start_kvmstat untouched -b 512 -H -T u 0.25 40
+start_kvmstat untouched -b 512 -H -T u 0.25
 pids[untouched]=$pid
 for name in "${!pids[@]}"; do
 	until_true 5 test -s "$tmp/$name.out"
@@ -65,7 +65,7 @@ for name in $(names); do
 	(cd "$instances/kvmstat.${pids[$name]}" && eval "$(change "$name")") >/dev/null 2>"$tmp/$name.change"
 	is "$?$(cat "$tmp/$name.change")" 0 "$(change "$name")"
 done
-until_true 3 all_told
+until_true 10 all_told
 sleep 1 # for what takes more than an interval to set right, as the buffers' size
 
 # From here on, all is right again.
@@ -73,24 +73,29 @@ start_guest known -v 2 -n 300 -l oh -w
 known=$pid
 until_true 10 test -s "$tmp/known.out"
 want=$(expected oh 300 <"$tmp/known.out")
+# has_lines NAME N: whether it has printed as many
+has_lines() {
+	[ "$(wc -l <"$tmp/$1.out")" -ge "$2" ]
+}
 for name in "${!pids[@]}"; do
-	wait "${pids[$name]}"
-	pids[$name]=$?
+	until_true 5 has_lines "$name" $(($(wc -l <"$tmp/$name.out") + 8)) # two reports and more
+	end "${pids[$name]}"
 done
 while read -r name file _; do
 	[ -n "$name" ] || continue
 	lines=$(grep 'by another program' "$tmp/$name.err")
 	like "$(head -n 1 <<<"$lines")" "^kvmstat: .*$file.*too low" "$name: a line that names $file"
 	like "$(wc -l <<<"$lines")" '^[12]$' "and it is said once"
-	is "${pids[$name]}" 3 "and the status is 3"
 	is "$(cut -f2- "$tmp/$name.out" | grep "^$known	" | sums /dev/stdin)" "$want" \
 		"and a guest that runs later is counted"
 	is "$(tail -n 20 "$tmp/$name.out" | awk -F'\t' -v pid="$busy" '$2 == pid && $4 == 0' | wc -l)" 0 \
 		"and the one that runs has no row of zeros"
-	is "$(cut -f1 "$tmp/$name.out" | uniq | wc -l)" 40 "and no report is missing"
+	is "$(cut -f1 "$tmp/$name.out" | uniq | awk 'NR > 1 && $1 - time > 0.26 { n++ } { time = $1 } END { print n + 0 }')" 0 \
+		"and no report is missing"
 	is "$(grep -c '[0-9]\{15,\}' "$tmp/$name.err")" 0 "and no number is beyond belief"
 done <<<"$changes"
-is "${pids[untouched]}$(cat "$tmp/untouched.err")" 0 "where nobody interferes: status 0, and nothing is said"
+but_late "$tmp/untouched.err"
+is "$(cat "$tmp/untouched.err")" "" "where nobody interferes, nothing is said"
 
 # An emptied buffer, after events were lost, makes no number of lost events that never were.
 start_guest fast -n 0 -l onnnnnnnn
