@@ -8164,12 +8164,14 @@ static void finish_recording(void)
  * likes.  Values are updated in place.  When vCPUs came or went, a new file is renamed over the
  * old one, which is not marked invalid: an agent that has just opened a file and finds it
  * invalid may crash pmcd (PCP 6.0).  The agent notices a new file by the modification time of
- * the directory, in whole seconds (PCP 6.0); so after the last change, in a later second, the
- * file is replaced once more.  That also helps if the agent took the size of the old file and
- * then opened a new, larger one.
+ * the directory, in whole seconds (PCP 6.0), and may have looked just before the file got its
+ * name; so in a later second, the directory's time is set once more.  That also helps if the agent
+ * took the size of the old file and then opened a new, larger one.
  */
 
 static const char mmv_name[] = "kvmstat";
+
+#define LATER (NSEC / 4 * 5) /* nanoseconds, after which it is another second by any clock */
 
 enum {
     PID_VCPUS = 255, /* vCPUs of a process whose ids in PCP are made of its process id */
@@ -8342,7 +8344,7 @@ static struct {
     struct mmv_file *file; /* the mapped file; NULL: there is none */
     size_t size;           /* bytes of the mapped file */
     size_t room;           /* vCPUs that a new file has room for */
-    uint64_t again;        /* when, by CLOCK_MONOTONIC, to replace the file once more; 0: never */
+    uint64_t touch_at;     /* when, by CLOCK_MONOTONIC, to set the directory's time; 0: never */
     int next_instance;     /* the next id in PCP that is not made of a process id, modulo 2^30 */
 } metrics = {.dir = -1, .fd = -1};
 
@@ -8753,7 +8755,7 @@ static void start_metrics(void)
     metrics.next_instance = (int)(now(CLOCK_REALTIME) / (NSEC / 4096) % (1 << 30));
     if (!replace_metrics_file(NULL, 0))
         fail_metrics(metrics.name);
-    metrics.again = now(CLOCK_MONOTONIC) + NSEC;
+    metrics.touch_at = now(CLOCK_MONOTONIC) + LATER;
 }
 
 /* Removes kvmstat's file, if there is one, and marks it invalid. */
@@ -8779,7 +8781,6 @@ static void report_metrics(void)
     size_t n = list_rows(&rows, is_instance);
     bool same = f->indom.count == n && !naming.changed && is_in_place();
     const struct mmv_instance *instances = same ? mmv_vcpus_of(f, n).instances : NULL;
-    bool again = metrics.again != 0 && now(CLOCK_MONOTONIC) >= metrics.again;
 
     for (size_t i = 0; i < n; i++) {
         struct vcpu *v = rows[i].vcpu;
@@ -8787,14 +8788,18 @@ static void report_metrics(void)
             v->totals[c] += v->tally.counts[c];
         same = same && instances[i].id == instance_of(rows[i].guest, v);
     }
-    if ((!same || again) && replace_metrics_file(rows, n)) {
-        metrics.again = same ? 0 : now(CLOCK_MONOTONIC) + NSEC;
-        naming.changed = false;
-    } else if (same) {
-        /* Also if `again', but there was no room for two files: the next report tries again. */
+    if (same) {
         set_values(f, rows, n);
+    } else if (replace_metrics_file(rows, n)) {
+        metrics.touch_at = now(CLOCK_MONOTONIC) + LATER;
+        naming.changed = false;
     } else {
         fail_metrics(metrics.name);
+    }
+    if (metrics.touch_at != 0 && metrics.touch_at <= now(CLOCK_MONOTONIC)) {
+        metrics.touch_at = 0;
+        if (utimensat(metrics.dir, ".", NULL, 0) != 0)
+            fail_metrics(metrics.name);
     }
 }
 
