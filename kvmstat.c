@@ -3927,12 +3927,10 @@ static void keep_observer(int life, int questions)
 /*
  * Runs the janitor, which waits for the end of the pipe life: for that of its parent, which alone
  * can write to it.  What the parent writes there asks for a new observer: kvmstat has given up the
- * rights to start one.  questions is the observer's socket, proc its procfs.
+ * rights to start one.  questions is the observer's socket, proc its procfs, tracefs the janitor's.
  */
-static _Noreturn void run_janitor(int life, int questions, int proc)
+static _Noreturn void run_janitor(int life, int questions, int proc, int tracefs)
 {
-    int tracefs = find_tracefs();
-
     /* Signals to the terminal's process group, or to all kvmstats, are meant for the parent. */
     setsid();
     for (size_t i = 0; i < NENDINGS; i++)
@@ -3959,6 +3957,7 @@ static _Noreturn void run_janitor(int life, int questions, int proc)
 static void start_janitor(void)
 {
     int life[2], questions[2], proc = open_root("proc", "/proc", PROCFS_MAGIC);
+    int tracefs = find_tracefs(); /* -1 if there is none: then no instance is made */
 
     if (proc < 0)
         fail_errno("/proc");
@@ -3974,7 +3973,7 @@ static void start_janitor(void)
     if (trace.janitor == 0) {
         close(life[1]);
         close(questions[0]);
-        run_janitor(life[0], questions[1], proc);
+        run_janitor(life[0], questions[1], proc, tracefs);
     }
     if (trace.janitor < 0) {
         trace.janitor = 0;
@@ -3983,6 +3982,7 @@ static void start_janitor(void)
     close(life[0]);
     close(questions[1]);
     close(proc);
+    close(tracefs);
     trace.janitor_pipe = life[1];
     observer.fd = questions[0];
     set_patience();
