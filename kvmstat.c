@@ -8171,7 +8171,7 @@ static void finish_recording(void)
 
 static const char mmv_name[] = "kvmstat";
 
-#define LATER (NSEC / 4 * 5) /* nanoseconds, after which it is another second by any clock */
+#define LATER (NSEC + NSEC / 4) /* nanoseconds, after which it is another second by any clock */
 
 enum {
     PID_VCPUS = 255, /* vCPUs of a process whose ids in PCP are made of its process id */
