@@ -386,6 +386,38 @@ static void test_wide_rows(void)
     ok(right, "a wide number moves its column, in the header and in all rows");
 }
 
+/*
+ * The time of the directory of -m's file, by which pmcd's agent sees that the file is another one:
+ * the agent may have looked just before that got its name.
+ */
+static void test_touched_directory(void)
+{
+    const struct timespec long_ago[2] = {{0}};
+    struct stat st = {.st_mtime = 1};
+
+    clear();
+    metrics.dir = temporary;
+    metrics.room = MIN_ROOM;
+    ok(replace_metrics_file(NULL, 0), "a file of metrics");
+    futimens(temporary, long_ago);
+    report_metrics();
+    fstat(temporary, &st);
+    ok(st.st_mtime == 0, "which is kept as long as it has the same vCPUs");
+    struct vcpu *v = add_vcpu(TID, 0);
+    known_guest(TID)->asked = true;
+    known_guest(TID)->name = copy("web");
+    report_metrics();
+    ok(v->instance != 0 && metrics.touch_at > now(CLOCK_MONOTONIC) + NSEC / 2,
+        "with another one: a new file, and the directory's time is to be set later");
+    futimens(temporary, long_ago);
+    metrics.touch_at = 1;
+    report_metrics();
+    fstat(temporary, &st);
+    ok(st.st_mtime != 0 && metrics.touch_at == 0, "then it is set, once");
+    remove_metrics_file();
+    metrics.dir = -1;
+}
+
 static const struct test output_tests[] = {
     {"cut_lines", test_cut_lines},
     {"empty_text", test_empty_text},
@@ -397,5 +429,6 @@ static const struct test output_tests[] = {
     {"row_options", test_row_options},
     {"states", test_states},
     {"sums", test_sums},
+    {"touched_directory", test_touched_directory},
     {"wide_rows", test_wide_rows},
 };
